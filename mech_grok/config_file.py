@@ -1,0 +1,129 @@
+"""Studies as YAML 1.2 files, with overrides, and errors that fit on one line.
+
+YAML 1.1 would read the placement `off` as False and `1e-3` as a string, so files are read as YAML 1.2.
+"""
+
+import difflib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import pydantic
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from mech_grok.config import CellConfig, StudyConfig, set_dotted
+from mech_grok.errors import UserError
+
+C = TypeVar("C", bound=CellConfig)
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """The study of a YAML file, with `key=value` overrides applied (`training.steps=500`, values in YAML).
+
+    An override of a grid axis replaces the axis. A file without a `study:` name takes the file's.
+
+    Raises:
+        UserError: the file is missing or not YAML, a key is unknown, or a value is not allowed.
+    """
+    path = Path(path)
+    tree = _read_mapping(path)
+    tree.setdefault("study", path.stem)
+    for override in overrides:
+        tree = _override(tree, override)
+    return _validate(StudyConfig, tree, str(path))
+
+
+def load_cell(path: str | Path) -> CellConfig:
+    """The cell config that a run directory starts with.
+
+    Raises:
+        UserError: the file is missing, not YAML, or not a cell config.
+    """
+    return _validate(CellConfig, _read_mapping(Path(path)), str(path))
+
+
+def to_yaml(config: CellConfig) -> str:
+    """The effective config, every default spelled out, as YAML that reads back to the same config."""
+    stream = io.StringIO()
+    _yaml().dump(config.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
+    yaml.width = 100
+    return yaml
+
+
+def _parse(text: str, where: str) -> object:
+    try:
+        return _yaml().load(text)
+    except MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{where}{line}: not YAML: {error.problem}") from None
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UserError(f"{path}: cannot read the config: {reason}") from None
+    tree = _parse(text, str(path))
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: a config is a mapping of keys to values, not {type(tree).__name__}")
+    return tree
+
+
+def _override(tree: dict[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    key = key.strip().lstrip("-")
+    if not equals or not key:
+        raise UserError(f"override '{override}': write it as key=value, for example training.steps=500")
+    value = _parse(text, f"override '{override}'")
+    grid = tree.get("grid")
+    if key.startswith("grid."):
+        axes = grid if isinstance(grid, dict) else {}
+        return {**tree, "grid": {**axes, key.removeprefix("grid."): value}}
+    if isinstance(grid, dict) and key in grid:
+        tree = {**tree, "grid": {k: v for k, v in grid.items() if k != key}}
+    return set_dotted(tree, key, value)
+
+
+def _validate(kind: type[C], tree: dict[str, Any], where: str) -> C:
+    try:
+        return kind.model_validate(tree)
+    except pydantic.ValidationError as error:
+        raise UserError(f"{where}: {'; '.join(_lines(kind, error))}") from None
+
+
+def _lines(kind: type[pydantic.BaseModel], error: pydantic.ValidationError) -> list[str]:
+    return [_line(kind, e["type"], e["loc"], e["msg"], e.get("input")) for e in error.errors()]
+
+
+def _line(
+    kind: type[pydantic.BaseModel], code: str, loc: tuple[int | str, ...], message: str, value: object
+) -> str:
+    name = ".".join(map(str, loc))
+    if code == "extra_forbidden":
+        allowed = _fields_at(kind, loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        return f"unknown key '{name}'; {hint}allowed: {', '.join(allowed)}"
+    if code == "value_error":
+        message = message.removeprefix("Value error, ")
+        return f"{name}: {message}" if name else message
+    got = "" if code == "missing" or isinstance(value, dict) else f" (got {value!r})"
+    return f"{name}: {message[:1].lower()}{message[1:]}{got}"
+
+
+def _fields_at(kind: type[pydantic.BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    for part in loc:
+        annotation = kind.model_fields[str(part)].annotation
+        inner = [annotation, *get_args(annotation)]
+        kind = next(a for a in inner if isinstance(a, type) and issubclass(a, pydantic.BaseModel))
+    return list(kind.model_fields)

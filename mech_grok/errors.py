@@ -1,0 +1,8 @@
+"""The one exception that a user's mistake raises."""
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: one line that says what is wrong, where, and what is allowed.
+
+    The command line prints it without a traceback and exits with code 2.
+    """

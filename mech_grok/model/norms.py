@@ -1,0 +1,71 @@
+"""Norm modules with hook points on everything they compute."""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from mech_grok.model.norm_sites import NormSite, centre_and_divisor
+
+
+class HasAffine(Protocol):
+    """Whatever stores a gain `w` and, for LayerNorm, a bias `b` (None for RMSNorm)."""
+
+    w: Tensor
+    b: Tensor | None
+
+
+class Affine(nn.Module):
+    """A gain `w`, and for LayerNorm a bias `b`, stored once for all the norms that read it."""
+
+    def __init__(self, width: int, with_bias: bool, dtype: torch.dtype):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(width, dtype=dtype))
+        self.b = nn.Parameter(torch.zeros(width, dtype=dtype)) if with_bias else None
+
+
+class Norm(nn.Module):
+    """Centre, divide, scale and shift, each step behind a hook point; identity where `site.kind` is None.
+
+    Hook points: `hook_in` [..., d], `hook_scale` [..., 1] (the divisor), `hook_normalized` [..., d]
+    (before the affine), `hook_out` [..., d].
+    """
+
+    def __init__(self, site: NormSite, affine: HasAffine | None = None):
+        super().__init__()
+        self.site = site
+        # In a tuple, so that shared parameters are registered under their owner's key only.
+        self._affine = (affine,)
+        self.hook_in = HookPoint()
+        self.hook_scale = HookPoint()
+        self.hook_normalized = HookPoint()
+        self.hook_out = HookPoint()
+
+    @property
+    def affine(self) -> HasAffine | None:
+        """Gain and bias that this norm applies, or None."""
+        return self._affine[0]
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        centred, divisor = centre_and_divisor(self.hook_in(x), self.site)
+        normalized = self.hook_normalized(centred / self.hook_scale(divisor))
+        return self.hook_out(apply_affine(normalized, self.affine))
+
+
+class OwnNorm(Norm, Affine):
+    """A norm that stores its affine itself, under its own key: `ln_final.w`, `attn.q_norm.w`, `norm_q.w`."""
+
+    def __init__(self, site: NormSite, width: int, dtype: torch.dtype):
+        Norm.__init__(self, site)
+        own = Affine(width, with_bias=site.kind == "ln", dtype=dtype)
+        self.w, self.b = own.w, own.b
+        self._affine = (self,)
+
+
+def apply_affine(x: Float[Tensor, "*batch d"], affine: HasAffine | None) -> Float[Tensor, "*batch d"]:
+    """`x * w + b`, or x itself without an affine."""
+    if affine is None:
+        return x
+    return x * affine.w if affine.b is None else x * affine.w + affine.b

@@ -1,0 +1,45 @@
+"""The unembedding: final norm, W_U, readout scale."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens.components import Embed, Unembed
+from transformer_lens.config import HookedTransformerConfig
+
+
+class GrokUnembed(Unembed):
+    """`hook_out = readout_scale * final_norm(residual) W_U`; `W_U` itself stays raw.
+
+    TransformerLens applies `ln_final` only where `normalization_type` is set, so it is applied here,
+    before `hook_in`.
+    """
+
+    def __init__(self, cfg: HookedTransformerConfig, readout_scale: float, final_norm: nn.Module | None):
+        super().__init__(cfg)
+        self.readout_scale = readout_scale
+        # In a tuple, so that the norm stays registered at the model, as `ln_final`.
+        self._final_norm = (final_norm,)
+
+    def forward(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab_out"]:
+        (final_norm,) = self._final_norm
+        residual = self.hook_in(residual if final_norm is None else final_norm(residual))
+        return self.hook_out(self.readout_scale * F.linear(residual, self.W_U.T, self.b_U))
+
+
+class TiedUnembed(GrokUnembed):
+    """`GrokUnembed` that reads the transpose of the embedding as its W_U, which is stored once."""
+
+    def __init__(
+        self,
+        cfg: HookedTransformerConfig,
+        readout_scale: float,
+        final_norm: nn.Module | None,
+        embed: Embed,
+    ):
+        super().__init__(cfg, readout_scale, final_norm)
+        del self._parameters["W_U"]
+        self._embed = (embed,)
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model d_vocab_out"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._embed[0].W_E.T
