@@ -25,8 +25,8 @@ class GrokAttention(Attention):
     def __init__(self, cfg: HookedTransformerConfig, layer: int):
         super().__init__(cfg, "global", layer)
         if cfg.use_qk_norm:
-            self.q_norm = OwnNorm(qk_site(), cfg.d_head, cfg.dtype)  # pyright: ignore[reportIncompatibleVariableOverride]
-            self.k_norm = OwnNorm(qk_site(), cfg.d_head, cfg.dtype)  # pyright: ignore[reportIncompatibleVariableOverride]
+            self.q_norm = OwnNorm(qk_site("q_norm"), cfg.d_head, cfg.dtype)
+            self.k_norm = OwnNorm(qk_site("k_norm"), cfg.d_head, cfg.dtype)
 
     def _apply_qk_norm(self, x: Tensor, norm_module: nn.Module) -> Tensor:
         # The stock method flattens batch, position and head before the norm, and with them the hooks' shapes.

@@ -105,9 +105,9 @@ def final_site(config: ModelConfig) -> NormSite | None:
     return None if config.final_norm == "off" else NormSite(config.norm, 1e-5, "ln_final")
 
 
-def qk_site() -> NormSite:
-    """The RMS norm on each head's queries and keys after projection, with TransformerLens' epsilon."""
-    return NormSite("rms", 1e-5, None)
+def qk_site(name: Literal["q_norm", "k_norm"]) -> NormSite:
+    """The RMS norm on each head's queries or keys after projection, with TransformerLens' epsilon."""
+    return NormSite("rms", 1e-5, name)
 
 
 def block_affines(config: ModelConfig) -> tuple[str, ...]:

@@ -54,11 +54,11 @@ class Norm(nn.Module):
         return self.hook_out(apply_affine(normalized, self.affine))
 
 
-class OwnNorm(Norm, Affine):
+class OwnNorm(Norm):
     """A norm that stores its affine itself, under its own key: `ln_final.w`, `attn.q_norm.w`, `norm_q.w`."""
 
     def __init__(self, site: NormSite, width: int, dtype: torch.dtype):
-        Norm.__init__(self, site)
+        super().__init__(site)
         own = Affine(width, with_bias=site.kind == "ln", dtype=dtype)
         self.w, self.b = own.w, own.b
         self._affine = (self,)

@@ -1,0 +1,87 @@
+"""What the fast forward passes share: norms, MLP and readout over a stack of seeds.
+
+Shape suffixes: s seed, n example, t position, d d_model, h head, e d_head, m d_mlp, c class.
+Parameters have TransformerLens' names and a leading seed dimension.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mech_grok.config import ModelConfig
+from mech_grok.model.norm_sites import NormSite, final_site, qk_site, standardise
+
+Parameters = Mapping[str, Tensor]
+
+_ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
+
+
+def token_rows(parameters: Parameters) -> Tensor:
+    """The 2p + 1 inputs of the block: each a at position 0, each b at position 1, `=` at position 2: [seed, 2p + 1, d]."""
+    w_e, w_pos = parameters["embed.W_E"], parameters["pos_embed.W_pos"]
+    numbers, equals = w_e[:, :-1], w_e[:, -1:]
+    return torch.cat([numbers + w_pos[:, 0:1], numbers + w_pos[:, 1:2], equals + w_pos[:, 2:3]], dim=1)
+
+
+def apply_norm(x_snd: Tensor, site: NormSite | None, parameters: Parameters, prefix: str) -> Tensor:
+    """A norm over the last dimension of [seed, ..., d]; x itself where there is none."""
+    if site is None or site.kind is None:
+        return x_snd
+    normalized = standardise(x_snd, site)
+    if site.affine is None:
+        return normalized
+    return _affine(normalized, parameters, f"{prefix}{site.affine}")
+
+
+def _affine(x_snd: Tensor, parameters: Parameters, owner: str) -> Tensor:
+    gain = _per_seed(parameters[f"{owner}.w"], x_snd.ndim)
+    bias = parameters.get(f"{owner}.b")
+    return x_snd * gain if bias is None else torch.addcmul(_per_seed(bias, x_snd.ndim), x_snd, gain)
+
+
+def _per_seed(vector_sd: Tensor, ndim: int) -> Tensor:
+    return vector_sd.reshape(vector_sd.shape[0], *[1] * (ndim - 2), vector_sd.shape[-1])
+
+
+def linear(x_snd: Tensor, weight_sdm: Tensor, bias_sm: Tensor) -> Tensor:
+    return torch.baddbmm(bias_sm[:, None], x_snd, weight_sdm)
+
+
+def mlp(x_snd: Tensor, parameters: Parameters, config: ModelConfig, prefix: str) -> Tensor:
+    """The block's MLP, plain or gated, on [seed, n, d]."""
+    pre_snm = linear(x_snd, parameters[f"{prefix}mlp.W_in"], parameters[f"{prefix}mlp.b_in"])
+    if config.activation == "swiglu":
+        gate_snm = linear(x_snd, parameters[f"{prefix}mlp.W_gate"], parameters[f"{prefix}mlp.b_gate"])
+        post_snm = F.silu(gate_snm) * pre_snm
+    else:
+        post_snm = _ACTIVATIONS[config.activation](pre_snm)
+    return linear(post_snm, parameters[f"{prefix}mlp.W_out"], parameters[f"{prefix}mlp.b_out"])
+
+
+def readout(resid_snd: Tensor, parameters: Parameters, config: ModelConfig) -> Tensor:
+    """Logits [seed, n, class] of the residual stream at `=`, after final norm and readout scale."""
+    features = apply_norm(resid_snd, final_site(config), parameters, "")
+    tied = config.tied_unembed
+    w_u_sdc = parameters["embed.W_E"].transpose(1, 2) if tied else parameters["unembed.W_U"]
+    logits_snc = features @ w_u_sdc
+    scaled = config.readout_scale != 1.0 and not config.scale_in_loss
+    return logits_snc * config.readout_scale if scaled else logits_snc
+
+
+def scaled_attention_weights(parameters: Parameters, prefix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """W_Q / sqrt(d_head), W_K and W_V as [seed, d, head * d_head], and W_O as [seed, head * d_head, d]."""
+    w_q, w_k, w_v, w_o = (parameters[f"{prefix}attn.W_{x}"] for x in "QKVO")
+    s, h, d, e = w_q.shape
+    q, k, v = (w.transpose(1, 2).reshape(s, d, h * e) for w in (w_q * e**-0.5, w_k, w_v))
+    return q, k, v, w_o.reshape(s, h * e, d)
+
+
+def normalise_queries_and_keys(
+    q: Tensor, k: Tensor, parameters: Parameters, prefix: str
+) -> tuple[Tensor, Tensor]:
+    """QK-norm of queries already divided by sqrt(d_head), and of keys, both [seed, ..., head, d_head]."""
+    root = q.shape[-1] ** 0.5
+    q = apply_norm(q * root, qk_site("q_norm"), parameters, f"{prefix}attn.") / root
+    return q, apply_norm(k, qk_site("k_norm"), parameters, f"{prefix}attn.")

@@ -1,0 +1,88 @@
+"""The exact forward pass of a one-layer model from tables instead of examples.
+
+With one layer only the last position is read. Its query is the same for every example, and keys, values
+and their norms depend only on (token, position): 2p + 1 distinct rows instead of 3 per example. Those rows
+are computed once; each pair then gathers two of them, and W_O, MLP and unembedding run at one position.
+The softmax is taken per pair over its three scores: a shared table of exponentials would underflow where
+the scores saturate, as they do with normalised queries and keys.
+
+Shape suffixes: s seed, n pair, r table row, d d_model, h head, e d_head, c class.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mech_grok.config import ModelConfig
+from mech_grok.model.norm_sites import pathway_sites, residual_sites
+from mech_grok.training.forward_parts import (
+    Parameters,
+    apply_norm,
+    mlp,
+    normalise_queries_and_keys,
+    readout,
+    scaled_attention_weights,
+    token_rows,
+)
+
+_BLOCK = "blocks.0."
+
+
+def table_logits(
+    parameters: Parameters, pairs: Int[Tensor, "seed n 2"], config: ModelConfig
+) -> Float[Tensor, "seed n classes"]:
+    """Logits at `=` of each seed's pairs (a, b), equal to those of the hooked model.
+
+    Args:
+        parameters: TransformerLens' names, each with a leading seed dimension.
+        pairs: each seed's own pairs.
+        config: of a one-layer model.
+    """
+    sites, residual = pathway_sites(config), residual_sites(config)
+    rows_srd = token_rows(parameters)
+    scores_srh, values_sre = _score_and_value_tables(parameters, rows_srd, config)
+    z_sne = _attend(scores_srh, values_sre, pairs, config.d_head)
+    attn_out = z_sne @ parameters[f"{_BLOCK}attn.W_O"].flatten(1, 2)
+    attn_out = apply_norm(attn_out, residual.get("norm_attn_out"), parameters, _BLOCK)
+    resid_mid = rows_srd[:, -1:] + attn_out
+    resid_mid = apply_norm(resid_mid, residual.get("norm_resid_mid"), parameters, _BLOCK)
+    mlp_out = mlp(apply_norm(resid_mid, sites["mlp"], parameters, _BLOCK), parameters, config, _BLOCK)
+    mlp_out = apply_norm(mlp_out, residual.get("norm_mlp_out"), parameters, _BLOCK)
+    resid_post = apply_norm(resid_mid + mlp_out, residual.get("norm_resid_post"), parameters, _BLOCK)
+    return readout(resid_post, parameters, config)
+
+
+def _score_and_value_tables(
+    parameters: Parameters, rows_srd: Tensor, config: ModelConfig
+) -> tuple[Tensor, Tensor]:
+    """Scores of the query at `=` against every row [s, r, h], and values of every row [s, r, h * e]."""
+    sites = pathway_sites(config)
+    w_q, w_k, w_v, _ = scaled_attention_weights(parameters, _BLOCK)
+    q = apply_norm(rows_srd[:, -1:], sites["q"], parameters, _BLOCK) @ w_q
+    k = apply_norm(rows_srd, sites["k"], parameters, _BLOCK) @ w_k
+    v = apply_norm(rows_srd, sites["v"], parameters, _BLOCK) @ w_v
+    q, k = (x.unflatten(-1, (config.n_heads, config.d_head)) for x in (q, k))
+    if config.qk_norm:
+        q, k = normalise_queries_and_keys(q, k, parameters, _BLOCK)
+    return (q * k).sum(-1), v
+
+
+def _attend(scores_srh: Tensor, values_sre: Tensor, pairs_sn2: Tensor, d_head: int) -> Tensor:
+    """Attention's mix of the values of a, b and `=` for each pair: [s, n, h * e]."""
+    s, r, h = scores_srh.shape
+    table = torch.cat([scores_srh, values_sre], dim=-1)
+    offsets = torch.arange(s, device=table.device)[:, None] * r
+    of_a, of_b = (
+        # An embedding lookup, since its backward is a sorted segment sum rather than a scattered add.
+        F.embedding(pairs_sn2[..., i] + i * (r // 2) + offsets, table.flatten(0, 1))
+        for i in (0, 1)
+    )
+    of_equals = table[:, -1:].expand_as(of_a)
+    sources = (of_a, of_b, of_equals)
+    pattern_snh3 = torch.stack([x[..., :h] for x in sources], dim=-1).softmax(-1)
+    weighted = (
+        pattern_snh3[..., i : i + 1] * x[..., h:].unflatten(-1, (h, d_head)) for i, x in enumerate(sources)
+    )
+    first, second, third = weighted
+    return (first + second + third).flatten(-2)
