@@ -91,6 +91,11 @@ class ModelConfig(_Frozen):
         return self
 
     @property
+    def loss_scale(self) -> float:
+        """What the logits are multiplied by inside the loss (the reference's inverse softmax temperature)."""
+        return self.readout_scale if self.scale_in_loss else 1.0
+
+    @property
     def gated_mlp(self) -> bool:
         """SwiGLU is the one activation with a gate: silu(x W_gate + b_gate) * (x W_in + b_in)."""
         return self.activation == "swiglu"
@@ -138,6 +143,18 @@ class TrainingConfig(_Frozen):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} name one seed twice")
         return self
+
+    def initial_seed(self, seed: int) -> int:
+        """What a replica's initial weights are drawn from."""
+        return seed if self.model_seed is None else self.model_seed
+
+    def split_seed(self, seed: int) -> int:
+        """What a replica's train/test split is drawn from."""
+        return seed if self.data_seed is None else self.data_seed
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether test loss and accuracy are measured after this step."""
+        return step == 1 or step % self.evaluate_every == 0 or step == self.steps
 
     @property
     def checkpoint_steps(self) -> tuple[int, ...]:

@@ -1,0 +1,89 @@
+"""Labelled arrays that grow step by step on disk, and survive being killed at any moment.
+
+A Zarr store is laid out in full before anything is written; then each step is written into its own region,
+and marked as done last. Appending instead loses or corrupts data when the process is killed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+
+_DONE = "step_done"
+
+
+class StepStore:
+    """A Dataset with dimensions (seed, step, ...) that is written one step at a time.
+
+    Args:
+        path: the Zarr directory; laid out at the first write.
+        seeds: coordinate of the seed dimension.
+        steps: coordinate of the step dimension: every step that will be written.
+    """
+
+    def __init__(self, path: Path, seeds: Sequence[int], steps: Sequence[int]):
+        self.path = path
+        self._seeds, self._steps = list(seeds), list(steps)
+
+    def missing_steps(self) -> list[int]:
+        """Steps that are not wholly written yet."""
+        done = _done_steps(self.path)
+        return [s for s in self._steps if s not in done]
+
+    def write(self, step: int, per_seed: Sequence[xr.Dataset]) -> None:
+        """Write one step: a Dataset per seed, all with the same variables."""
+        data = xr.concat(per_seed, dim="seed", combine_attrs="override", coords="minimal", compat="override")
+        if not self.path.exists():
+            self._lay_out(data)
+        index = self._steps.index(step)
+        group = zarr.open_group(self.path, mode="r+")
+        for name, variable in data.data_vars.items():
+            _array(group, str(name))[:, index] = variable.transpose("seed", ...).values
+        _array(group, _DONE)[index] = True
+
+    def _lay_out(self, data: xr.Dataset) -> None:
+        """Create the whole store, empty, under a temporary name, and rename it."""
+        variables = {
+            name: (
+                ("seed", "step", *(str(d) for d in v.dims if d != "seed")),
+                np.full(
+                    (len(self._seeds), len(self._steps), *(n for d, n in v.sizes.items() if d != "seed")), np.nan
+                ),
+                v.attrs,
+            )
+            for name, v in data.data_vars.items()
+        }
+        empty = xr.Dataset(
+            {**variables, _DONE: ("step", np.zeros(len(self._steps), dtype=bool))},
+            coords={**data.coords, "seed": self._seeds, "step": self._steps},
+            attrs=data.attrs,
+        )
+        chunks = {
+            str(n): {"chunks": tuple(1 if d == "step" else k for d, k in v.sizes.items())}
+            for n, v in empty.data_vars.items()
+        }
+        temporary = self.path.with_name(f".{self.path.name}.partial")
+        empty.to_zarr(temporary, mode="w", encoding=chunks, consolidated=False, zarr_format=3)
+        temporary.rename(self.path)
+
+
+def read_steps(path: Path) -> xr.Dataset:
+    """The wholly written steps of a store, in memory."""
+    data = xr.load_dataset(path, engine="zarr", consolidated=False)
+    return data.isel(step=np.flatnonzero(data[_DONE].values)).drop_vars(_DONE)
+
+
+def _done_steps(path: Path) -> set[int]:
+    if not path.exists():
+        return set()
+    group = zarr.open_group(path, mode="r")
+    steps, done = np.asarray(_array(group, "step")[:]), np.asarray(_array(group, _DONE)[:])
+    return {int(s) for s in steps[done]}
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array

@@ -1,0 +1,76 @@
+"""The trained parameters of all seeds as one matrix, with named views into it.
+
+One row per seed: the optimiser, the norms and the checkpoint handle all seeds and tensors in single calls.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mech_grok.config import CellConfig
+from mech_grok.model import GrokTransformer
+
+
+class ParameterStack:
+    """Parameters of several seeds of one architecture.
+
+    Attributes:
+        flat: [seed, n_parameters], every trained parameter of a seed in one row.
+        grad: same shape; `gradient_views` write into it.
+        frozen: name -> [seed, ...] of the norm affines that are not trained.
+    """
+
+    def __init__(self, trained: Mapping[str, Tensor], frozen: Mapping[str, Tensor]):
+        """Copies stacked tensors, name -> [seed, ...], into one matrix."""
+        self._shapes = {name: tensor.shape[1:] for name, tensor in trained.items()}
+        self.flat = torch.cat([t.detach().flatten(1) for t in trained.values()], dim=1)
+        self.grad = torch.zeros_like(self.flat)
+        self.frozen = dict(frozen)
+
+    @classmethod
+    def of_models(cls, models: Sequence[GrokTransformer]) -> "ParameterStack":
+        """The parameters of models that differ in their weights only, in the given order."""
+        trained = [m.trained_parameters() for m in models]
+        frozen = [m.frozen_parameters() for m in models]
+        return cls(_stack(trained), _stack(frozen))
+
+    @classmethod
+    def initial(cls, config: CellConfig) -> "ParameterStack":
+        """Freshly initialised parameters of all seeds of a cell, on its device."""
+        training = config.training
+        dtype = getattr(torch, training.dtype)
+        models = [
+            GrokTransformer(config.model, config.task.p, training.initial_seed(s), dtype, training.device)
+            for s in training.seeds
+        ]
+        return cls.of_models(models)
+
+    def named(self) -> dict[str, Tensor]:
+        """Name -> view [seed, ...] of every trained parameter."""
+        return self._views(self.flat)
+
+    def leaves(self, rows: slice) -> dict[str, Tensor]:
+        """Trained parameters of some seeds as autograd leaves that share the matrix's memory."""
+        return {n: v.detach().requires_grad_() for n, v in self._views(self.flat[rows]).items()}
+
+    def frozen_rows(self, rows: slice) -> dict[str, Tensor]:
+        """Frozen parameters of some seeds."""
+        return {name: tensor[rows] for name, tensor in self.frozen.items()}
+
+    def store_gradients(self, rows: slice, gradients: Sequence[Tensor]) -> None:
+        """Write the gradients of `leaves(rows)`, in their order, into `grad`."""
+        torch._foreach_copy_(list(self._views(self.grad[rows]).values()), list(gradients))
+
+    def _views(self, matrix: Float[Tensor, "seed n"]) -> dict[str, Tensor]:
+        views, start = {}, 0
+        for name, shape in self._shapes.items():
+            stop = start + shape.numel()
+            views[name] = matrix[:, start:stop].view(-1, *shape)
+            start = stop
+        return views
+
+
+def _stack(named: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([n[name].detach() for n in named]) for name in named[0]}

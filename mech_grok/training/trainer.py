@@ -1,0 +1,152 @@
+"""Full-batch AdamW on all seeds of a cell at once.
+
+Row t of the metrics holds train loss and accuracy, gradient and weight norm of the parameters before
+update t, the norm of update t, and test loss and accuracy after it.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mech_grok.config import CellConfig
+from mech_grok.training.data import Examples, examples
+from mech_grok.training.loss import Score, correct, cross_entropy, score
+from mech_grok.training.parameters import ParameterStack
+from mech_grok.training.plain_forward import plain_logits
+from mech_grok.training.table_forward import table_logits
+
+TRAIN_COLUMNS = ("train_loss", "train_accuracy", "grad_norm", "weight_norm", "update_norm")
+TEST_COLUMNS = ("test_loss", "test_accuracy")
+COLUMNS = TRAIN_COLUMNS + TEST_COLUMNS
+
+Rows = dict[str, np.ndarray]
+"""Column -> [seed, step] float64; test columns are NaN where not evaluated."""
+
+
+class Trainer:
+    """Trains the parameters of a cell; `step` is the number of updates done."""
+
+    def __init__(self, config: CellConfig, parameters: ParameterStack, step: int = 0):
+        self.config = config
+        self.parameters = parameters
+        self.step = step
+        self._train, self._test = examples(config, "train"), examples(config, "test")
+        self._offsets = (
+            _initial_predictions(config, self._train, self._test)
+            if config.training.subtract_initial_prediction
+            else (None, None)
+        )
+        o = config.optimiser
+        self._weights = torch.nn.Parameter(parameters.flat)
+        self._weights.grad = parameters.grad
+        self._adamw = torch.optim.AdamW(
+            [self._weights],
+            lr=o.lr,
+            weight_decay=o.weight_decay,
+            betas=(o.beta1, o.beta2),
+            eps=o.eps,
+            fused=True,
+        )
+
+    def advance(self, n_steps: int, stop: Callable[[], bool] = lambda: False) -> Rows:
+        """Do up to `n_steps` updates, fewer when `stop()` becomes true; one column of rows per update done."""
+        rows = []
+        while len(rows) < n_steps and not (rows and stop()):
+            rows.append(self._update())
+        return {name: np.stack([row[name] for row in rows], axis=1) for name in COLUMNS}
+
+    def _update(self) -> Rows:
+        trained = self._gradients()
+        before = self.parameters.flat.clone()
+        row = {
+            "train_loss": trained.loss,
+            "train_accuracy": trained.accuracy,
+            "grad_norm": _norms(self.parameters.grad),
+            "weight_norm": _norms(before),
+        }
+        self._adamw.step()
+        self.step += 1
+        row["update_norm"] = _norms(before.sub_(self.parameters.flat))
+        tested = self.evaluate(self._test, self._offsets[1]) if self._is_evaluated else _not_evaluated(trained)
+        row |= {"test_loss": tested.loss, "test_accuracy": tested.accuracy}
+        return {name: value.double().cpu().numpy() for name, value in row.items()}
+
+    @property
+    def _is_evaluated(self) -> bool:
+        return self.config.training.is_evaluated(self.step)
+
+    def _gradients(self) -> Score:
+        """Loss and accuracy on the train set; leaves the gradients in `parameters.grad`."""
+        loss_scale = self.config.model.loss_scale
+        scores = []
+        for rows in self._seed_groups():
+            leaves = self.parameters.leaves(rows)
+            logits = self._logits(leaves, rows, self._train, self._offsets[0])
+            losses = cross_entropy(logits, self._train.answers[rows], loss_scale).mean(-1)
+            self.parameters.store_gradients(rows, torch.autograd.grad(losses.sum(), list(leaves.values())))
+            accuracy = correct(logits.detach(), self._train.answers[rows]).double().mean(-1)
+            scores.append(Score(losses.detach(), accuracy))
+        return _join(scores)
+
+    @torch.no_grad()
+    def evaluate(self, data: Examples, offset: Tensor | None = None) -> Score:
+        """Loss and accuracy of every seed on its own examples."""
+        scores = []
+        for rows in self._seed_groups():
+            logits = self._logits(self.parameters.leaves(rows), rows, data, offset)
+            scores.append(score(logits, data.answers[rows], self.config.model.loss_scale))
+        return _join(scores)
+
+    def _seed_groups(self) -> list[slice]:
+        """Seeds that share a forward pass: all of them on a GPU, one by one on a CPU.
+
+        On two CPU cores one batched matrix product over the seeds is slower than one product per seed.
+        """
+        n = len(self.parameters.flat)
+        if self.parameters.flat.device.type == "cpu":
+            return [slice(i, i + 1) for i in range(n)]
+        return [slice(0, n)]
+
+    def _logits(self, leaves: dict[str, Tensor], rows: slice, data: Examples, offset: Tensor | None) -> Tensor:
+        parameters = {**leaves, **self.parameters.frozen_rows(rows)}
+        logits = stacked_logits(self.config, parameters, data.pairs[rows])
+        return logits if offset is None else logits - offset[rows]
+
+    def optimiser_state(self) -> dict[str, Tensor]:
+        """The AdamW moments [seed, n] and update count, as needed to continue bit for bit."""
+        state = self._adamw.state[self._weights]
+        return {name: state[name] for name in ("exp_avg", "exp_avg_sq", "step")} if state else {}
+
+    def load_optimiser_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from the state that `optimiser_state` gave; an empty one is that of step 0."""
+        if state:
+            moved = {n: t if n == "step" else t.to(self._weights.device) for n, t in state.items()}
+            self._adamw.state[self._weights] = moved
+
+
+def stacked_logits(config: CellConfig, parameters: dict[str, Tensor], pairs: Tensor) -> Tensor:
+    """Logits [seed, n, class] by the fastest exact forward pass for the depth."""
+    forward = table_logits if config.model.n_layers == 1 else plain_logits
+    return forward(parameters, pairs, config.model)
+
+
+@torch.no_grad()
+def _initial_predictions(config: CellConfig, train: Examples, test: Examples) -> tuple[Tensor, Tensor]:
+    initial = ParameterStack.initial(config)
+    parameters = {**initial.named(), **initial.frozen}
+    return stacked_logits(config, parameters, train.pairs), stacked_logits(config, parameters, test.pairs)
+
+
+def _norms(matrix: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(matrix, dim=1, dtype=torch.float64)
+
+
+def _join(scores: list[Score]) -> Score:
+    return Score(torch.cat([s.loss for s in scores]), torch.cat([s.accuracy for s in scores]))
+
+
+def _not_evaluated(like: Score) -> Score:
+    nan = torch.full_like(like.loss, torch.nan)
+    return Score(nan, nan)
