@@ -45,7 +45,7 @@ class Task:
         """Training pairs: all that are not held out (3,831 at p = 113 and 0.7)."""
         return self.p * self.p - self.n_test
 
-    def pairs(self) -> Int[np.ndarray, "p*p 2"]:
+    def pairs(self) -> Int[np.ndarray, "n_pairs 2"]:
         """All pairs (a, b) in lexicographic order: pair i is `divmod(i, p)`."""
         a, b = np.divmod(np.arange(self.p * self.p), self.p)
         return np.stack([a, b], axis=1)

@@ -4,4 +4,6 @@ import torch
 from jaxtyping import install_import_hook
 
 install_import_hook("mech_grok", "beartype.beartype")
-torch.set_num_threads(2)
+
+# One thread: the tests' matrices are small, and threads that wait for each other are slow on a busy machine.
+torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """Norm modules with hook points on everything they compute."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from transformer_lens.hook_points import HookPoint
 from mech_grok.model.norm_sites import NormSite, centre_and_divisor
 
 
+@runtime_checkable
 class HasAffine(Protocol):
     """Whatever stores a gain `w` and, for LayerNorm, a bias `b` (None for RMSNorm)."""
 
