@@ -45,16 +45,11 @@ class StepStore:
 
     def _lay_out(self, data: xr.Dataset) -> None:
         """Create the whole store, empty, under a temporary name, and rename it."""
-        variables = {
-            name: (
-                ("seed", "step", *(str(d) for d in v.dims if d != "seed")),
-                np.full(
-                    (len(self._seeds), len(self._steps), *(n for d, n in v.sizes.items() if d != "seed")), np.nan
-                ),
-                v.attrs,
-            )
-            for name, v in data.data_vars.items()
-        }
+        variables = {}
+        for name, v in data.data_vars.items():
+            rest = {str(d): n for d, n in v.sizes.items() if d != "seed"}
+            shape = (len(self._seeds), len(self._steps), *rest.values())
+            variables[name] = (("seed", "step", *rest), np.full(shape, np.nan), v.attrs)
         empty = xr.Dataset(
             {**variables, _DONE: ("step", np.zeros(len(self._steps), dtype=bool))},
             coords={**data.coords, "seed": self._seeds, "step": self._steps},

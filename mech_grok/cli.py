@@ -25,9 +25,7 @@ Overrides = Annotated[
 ]
 Out = Annotated[Path, Parameter(help="Where runs live: OUT/<study>/<cell>/.")]
 Resume = Annotated[bool, Parameter(negative="", help="Continue unfinished runs from their last checkpoint.")]
-PrintConfig = Annotated[
-    bool, Parameter(negative="", help="Print the effective config as YAML and stop.")
-]
+PrintConfig = Annotated[bool, Parameter(negative="", help="Print the effective config as YAML and stop.")]
 DryRun = Annotated[bool, Parameter(negative="", help="Say what would be done and stop.")]
 
 

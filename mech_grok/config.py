@@ -46,8 +46,8 @@ class TaskConfig(_Frozen):
     """What is learnt: `(a op b) mod p`, and how much of it is held out."""
 
     operation: Operation = "add"
-    p: int = Field(113, ge=3, strict=True)
-    test_fraction: float = Field(0.7, gt=0, lt=1)
+    p: int = Field(default=113, ge=3, strict=True)
+    test_fraction: float = Field(default=0.7, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _neither_set_empty(self) -> "TaskConfig":
@@ -55,7 +55,8 @@ class TaskConfig(_Frozen):
         if task.n_test == 0 or task.n_train == 0:
             empty = "test" if task.n_test == 0 else "train"
             raise ValueError(
-                f"test_fraction {self.test_fraction} leaves the {empty} set empty at p = {self.p} ({self.p**2} pairs)"
+                f"test_fraction {self.test_fraction} leaves the {empty} set empty "
+                f"at p = {self.p} ({self.p**2} pairs)"
             )
         return self
 
@@ -79,10 +80,10 @@ class ModelConfig(_Frozen):
     mlp_ratio: PositiveInt = 4
     activation: Literal["relu", "gelu", "silu", "swiglu"] = "relu"
     tied_unembed: bool = False
-    readout_scale: float = Field(1.0, gt=0)
+    readout_scale: float = Field(default=1.0, gt=0)
     scale_in_loss: bool = False
     init: Literal["lecun", "kaiming"] = "lecun"
-    init_scale: float = Field(1.0, gt=0)
+    init_scale: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelConfig":
@@ -112,11 +113,11 @@ class ModelConfig(_Frozen):
 class OptimiserConfig(_Frozen):
     """AdamW, full batch; weight decay acts on every trained parameter."""
 
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1.0, ge=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.98, ge=0, lt=1)
-    eps: float = Field(1e-8, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1.0, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.98, ge=0, lt=1)
+    eps: float = Field(default=1e-8, gt=0)
 
 
 class TrainingConfig(_Frozen):
@@ -127,9 +128,9 @@ class TrainingConfig(_Frozen):
     """
 
     steps: PositiveInt = 10_000
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((456, 789, 111, 222, 333), min_length=1)
-    data_seed: int | None = Field(None, ge=0)
-    model_seed: int | None = Field(None, ge=0)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(456, 789, 111, 222, 333), min_length=1)
+    data_seed: int | None = Field(default=None, ge=0)
+    model_seed: int | None = Field(default=None, ge=0)
     evaluate_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 100
     optimiser_state_every: PositiveInt = 1_000
@@ -172,7 +173,7 @@ class CellConfig(_Frozen):
 
 
 class StudyConfig(CellConfig):
-    """A cell's settings, and a grid of values to vary: dotted key -> list, e.g. `model.placement: [M, off]`."""
+    """A cell's settings, and a grid of values to vary: dotted key -> list (`model.placement: [M, off]`)."""
 
     study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""

@@ -1,4 +1,4 @@
-"""When a run memorised and when it generalised: one definition of each, for reports, tables and the console."""
+"""When a run memorised and when it generalised: one definition of each, for every report and table."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ StepBySeed = Mapping[int, int | None]
 
 @dataclass(frozen=True)
 class GeneralisationSteps:
-    """First evaluated steps at which a run meets each rule; None where it never does (censored at `last_step`).
+    """First evaluated steps at which a run meets each rule; None where it never does (censored).
 
     Attributes:
         accuracy: per seed, test accuracy >= 0.995.

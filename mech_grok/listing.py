@@ -1,25 +1,26 @@
 """The table of runs on disk."""
 
+import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from mech_grok.generalisation import GeneralisationSteps, generalisation_steps
+from mech_grok.generalisation import TEST_ACCURACY, GeneralisationSteps, generalisation_steps
 from mech_grok.run import Run
 from mech_grok.study import find_runs
 
-_HEADINGS = ("run", "placement", "seeds", "steps", "generalised at (accuracy >= 0.995)")
+_HEADINGS = ("run", "placement", "seeds", "steps", "generalised at step")
 
 
 def print_runs(folder: Path) -> None:
     """Print one line per run at or below a folder."""
-    table = Table(*_HEADINGS, box=None, header_style="bold", pad_edge=False)
+    table = Table(*(Column(h, overflow="fold") for h in _HEADINGS), box=None, pad_edge=False)
     for path in find_runs(folder):
         table.add_row(*_row(Run(path)))
-    console = Console(soft_wrap=False)
     # Through a pipe there is no width to fit into.
-    console.print(table, width=None if console.is_terminal else 200)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    print(f"generalised: first evaluated step with test accuracy >= {TEST_ACCURACY}, per seed")
 
 
 def _row(run: Run) -> tuple[str, ...]:
@@ -35,4 +36,6 @@ def _row(run: Run) -> tuple[str, ...]:
 
 
 def _generalised(steps: GeneralisationSteps) -> str:
-    return ", ".join(f"{seed}: {step:,}" if step else f"{seed}: not yet" for seed, step in steps.accuracy.items())
+    return ", ".join(
+        f"{s}: {'not yet' if step is None else f'{step:,}'}" for s, step in steps.accuracy.items()
+    )

@@ -62,7 +62,7 @@ class Placement:
 
     @property
     def specifier(self) -> str:
-        """The reference's name (`mlp-pre`), or the subset (`qk+mlp`) where it has none; always parses back."""
+        """The reference's name (`mlp-pre`), else the subset (`qk+mlp`); always parses back."""
         if self.arrangement != "pre":
             return self.arrangement
         named = _NAMED_SUBSETS.get(self.pathways)

@@ -1,11 +1,11 @@
 """A run directory, as a reader sees it.
 
-    config.yaml                          the cell's effective config
-    environment.json                     versions, hardware, threads, command, wall time
-    metrics.zarr                         one row per training step
-    checkpoints/step_000100.safetensors  weights of all seeds; optimiser_*.safetensors beside some
-    probes/<name>.zarr                   what the probes saw at every checkpoint
-    ablations.zarr                       the ablation grid at every checkpoint
+config.yaml                          the cell's effective config
+environment.json                     versions, hardware, threads, command, wall time
+metrics.zarr                         one row per training step
+checkpoints/step_000100.safetensors  weights of all seeds; optimiser_*.safetensors beside some
+probes/<name>.zarr                   what the probes saw at every checkpoint
+ablations.zarr                       the ablation grid at every checkpoint
 """
 
 import difflib
@@ -95,9 +95,10 @@ class Run:
         """Seed -> first step at which its losses or parameters were not finite; empty if none."""
         metrics = self.metrics
         checked = ["train_loss", "grad_norm", "weight_norm", "update_norm"]
-        bad = ~np.isfinite(metrics[checked].to_array()).all("variable")
-        bad = bad | (metrics.evaluated & ~np.isfinite(metrics.test_loss))
-        return {int(s): int(metrics.step[b.values.argmax()]) for s, b in zip(self.seeds, bad, strict=True) if b.any()}
+        bad = np.logical_or.reduce([~np.isfinite(metrics[name].values) for name in checked])
+        bad |= metrics.evaluated.values & ~np.isfinite(metrics.test_loss.values)
+        steps = metrics.step.values
+        return {s: int(steps[b.argmax()]) for s, b in zip(self.seeds, bad, strict=True) if b.any()}
 
     def model(self, seed: int | None = None, step: int | None = None) -> GrokTransformer:
         """The model of one seed (default: the first) at one checkpoint (default: the last)."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 (not an error)
     """Training stopped at a signal, after its checkpoint was written."""
 
     def __init__(self, signal_number: int, path: str):

@@ -23,7 +23,8 @@ def plan(study: StudyConfig, root: Path) -> list[str]:
 def _plan_line(path: Path, cell: CellConfig) -> str:
     training = cell.training
     return (
-        f"{path}: {cell.model.placement.label}, p = {cell.task.p}, {cell.task.task.n_train:,} training pairs, "
+        f"{path}: {cell.model.placement.label}, p = {cell.task.p}, "
+        f"{cell.task.task.n_train:,} training pairs, "
         f"{len(training.seeds)} seeds x {training.steps:,} steps, "
         f"{len(training.checkpoint_steps)} checkpoints [{_state(path, cell)}]"
     )
@@ -55,7 +56,7 @@ def check_startable(study: StudyConfig, root: Path, resume: bool) -> None:
         if (path / "config.yaml").exists():
             check_same_config(path, cell)
             run = Run(path)
-            if 0 < run.steps_done and not run.is_trained and not resume:
+            if run.steps_done > 0 and not run.is_trained and not resume:
                 raise UserError(f"{path}: unfinished at step {run.steps_done:,}; continue with --resume")
 
 

@@ -107,9 +107,9 @@ def _advance(run: Run, trainer: Trainer, goal: int, requests: Requests, progress
 
 
 def _summary(rows: Rows) -> str:
-    train, test = np.mean(rows["train_loss"][:, -1]), rows["test_accuracy"][:, ~np.isnan(rows["test_accuracy"][0])]
-    accuracy = f", test accuracy {test[:, -1].mean():.3f}" if test.size else ""
-    return f"train loss {train:.2e}{accuracy}"
+    evaluated = rows["test_accuracy"][:, ~np.isnan(rows["test_accuracy"][0])]
+    accuracy = f", test accuracy {evaluated[:, -1].mean():.3f}" if evaluated.size else ""
+    return f"train loss {rows['train_loss'][:, -1].mean():.2e}{accuracy}"
 
 
 def _warn_of_divergence(run: Run, rows: Rows, first: int) -> None:

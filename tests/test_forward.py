@@ -1,7 +1,5 @@
 """The fast forward passes give the hooked model's logits and gradients, in every placement."""
 
-from collections.abc import Callable, Mapping
-
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +12,9 @@ from mech_grok.training.plain_forward import plain_logits
 from mech_grok.training.table_forward import table_logits
 
 P = 7
+TASK = Task("add", P, 0.7)
 SEEDS = (0, 1)
+PAIRS = torch.from_numpy(TASK.pairs()).expand(len(SEEDS), -1, -1)
 OPTIONS = {
     "layernorm": {},
     "rmsnorm": {"norm": "rms"},
@@ -42,16 +42,17 @@ def perturbed_models(config: ModelConfig) -> list[GrokTransformer]:
     return models
 
 
+def named(model: GrokTransformer) -> dict[str, Tensor]:
+    return {**model.trained_parameters(), **model.frozen_parameters()}
+
+
 def stacked(models: list[GrokTransformer]) -> dict[str, Tensor]:
-    named = [{**m.trained_parameters(), **m.frozen_parameters()} for m in models]
-    return {n: torch.stack([x[n].detach() for x in named]) for n in named[0]}
+    return {n: torch.stack([named(m)[n].detach() for m in models]).requires_grad_() for n in named(models[0])}
 
 
-def gradients(
-    forward: Callable[[Mapping[str, Tensor]], Tensor], parameters: dict[str, Tensor], weights: Tensor
-) -> list[Tensor]:
-    leaves = {n: t.detach().clone().requires_grad_() for n, t in parameters.items()}
-    return list(torch.autograd.grad((forward(leaves) * weights).sum(), list(leaves.values())))
+def hooked_logits(models: list[GrokTransformer]) -> Tensor:
+    tokens = torch.from_numpy(TASK.tokens(TASK.pairs()))
+    return torch.stack([m(tokens)[:, -1] for m in models])
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
@@ -59,31 +60,24 @@ def gradients(
 def test_fast_forward_is_the_hooked_forward(placement: Placement, options: dict[str, object]) -> None:
     config = ModelConfig.model_validate({"placement": placement, "d_model": 16, "n_heads": 2, **options})
     models = perturbed_models(config)
-    task = Task("add", P, 0.7)
-    pairs = torch.from_numpy(task.pairs())
-    tokens = torch.from_numpy(task.tokens(task.pairs()))
-    hooked = torch.stack([m(tokens)[:, -1].detach() for m in models])
-    weights = torch.randn(hooked.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     parameters = stacked(models)
-    names = list(parameters)
-    hooked_gradients = [
-        torch.autograd.grad((m(tokens)[:, -1] * w).sum(), [dict(m.named_parameters())[n] for n in names])
-        if all(dict(m.named_parameters())[n].requires_grad for n in names)
-        else None
-        for m, w in zip(models, weights, strict=True)
+    for model in models:
+        for tensor in named(model).values():
+            tensor.requires_grad_()  # frozen ones too: their gradients must agree as well
+    hooked = hooked_logits(models)
+    weights = torch.randn(hooked.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = [
+        torch.autograd.grad((hooked * weights).sum(), [named(m)[n] for n in parameters], retain_graph=True)
+        for m in models
     ]
-    forwards = [plain_logits] if config.n_layers > 1 else [plain_logits, table_logits]
-    for forward in forwards:
-        both = torch.stack([pairs, pairs])
-        torch.testing.assert_close(forward(parameters, both, config), hooked, rtol=0, atol=1e-10)
-        got = gradients(lambda p, f=forward: f(p, both, config), parameters, weights)
-        for seed, expected in enumerate(hooked_gradients):
-            alone = {n: t[seed : seed + 1] for n, t in parameters.items()}
-            one = forward(alone, both[:1], config)
-            torch.testing.assert_close(one[0], hooked[seed], rtol=0, atol=1e-10)
-            if expected is not None:
-                for g, e in zip(got, expected, strict=True):
-                    torch.testing.assert_close(g[seed], e, rtol=1e-10, atol=1e-10)
+    for forward in [plain_logits] if config.n_layers > 1 else [plain_logits, table_logits]:
+        together = forward(parameters, PAIRS, config)
+        torch.testing.assert_close(together, hooked, rtol=0, atol=1e-10)
+        got = torch.autograd.grad((together * weights).sum(), list(parameters.values()))
+        for g, *e in zip(got, *expected, strict=True):
+            torch.testing.assert_close(g, torch.stack(e), rtol=1e-10, atol=1e-10)
+        alone = forward({n: t[1:] for n, t in parameters.items()}, PAIRS[1:], config)
+        torch.testing.assert_close(alone[0], hooked[1], rtol=0, atol=1e-10)
 
 
 def test_saturated_scores_keep_their_softmax() -> None:
@@ -93,10 +87,7 @@ def test_saturated_scores_keep_their_softmax() -> None:
     with torch.no_grad():
         for model in models:
             model.blocks[0].attn.W_Q.mul_(300)
-    task = Task("add", P, 0.7)
-    pairs = torch.from_numpy(task.pairs())
-    tokens = torch.from_numpy(task.tokens(task.pairs()))
-    hooked = torch.stack([m(tokens)[:, -1].detach() for m in models])
-    assert models[0].run_with_cache(tokens)[1]["blocks.0.attn.hook_attn_scores"].abs().max() > 750
-    fast = table_logits(stacked(models), torch.stack([pairs, pairs]), config)
-    torch.testing.assert_close(fast, hooked, rtol=1e-10, atol=1e-10)
+    _, cache = models[0].run_with_cache(torch.from_numpy(TASK.tokens(TASK.pairs())))
+    assert cache["blocks.0.attn.hook_attn_scores"].abs().max() > 750
+    fast = table_logits(stacked(models), PAIRS, config)
+    torch.testing.assert_close(fast, hooked_logits(models), rtol=1e-10, atol=1e-10)

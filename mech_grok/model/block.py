@@ -25,8 +25,8 @@ class GrokAttention(Attention):
     def __init__(self, cfg: HookedTransformerConfig, layer: int):
         super().__init__(cfg, "global", layer)
         if cfg.use_qk_norm:
-            self.q_norm = OwnNorm(qk_site("q_norm"), cfg.d_head, cfg.dtype)
-            self.k_norm = OwnNorm(qk_site("k_norm"), cfg.d_head, cfg.dtype)
+            self.q_norm = OwnNorm(qk_site("q_norm"), cfg.d_head, cfg.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+            self.k_norm = OwnNorm(qk_site("k_norm"), cfg.d_head, cfg.dtype)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _apply_qk_norm(self, x: Tensor, norm_module: nn.Module) -> Tensor:
         # The stock method flattens batch, position and head before the norm, and with them the hooks' shapes.
@@ -39,6 +39,15 @@ class GrokBlock(TransformerBlock):
     The stock block calls one `ln1` three times, so that its hooks fire three times and a cache keeps the
     last call only. Shared affines are stored once, as `ln1.w/b` and `ln2.w/b`.
     """
+
+    norm_q: Norm
+    norm_k: Norm
+    norm_v: Norm
+    norm_mlp: Norm
+    norm_attn_out: nn.Module
+    norm_resid_mid: nn.Module
+    norm_mlp_out: nn.Module
+    norm_resid_post: nn.Module
 
     def __init__(self, cfg: HookedTransformerConfig, layer: int, config: ModelConfig):
         super().__init__(cfg, layer)
@@ -69,14 +78,12 @@ class GrokBlock(TransformerBlock):
         past_kv_cache_entry: object = None,
         attention_mask: Tensor | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        """The residual stream after the block; the extra arguments keep the stock signature and must be None."""
+        """The residual stream after the block; the other arguments are the stock ones and must be None."""
         if any(x is not None for x in (shortformer_pos_embed, past_kv_cache_entry, attention_mask)):
             raise ValueError("GrokBlock takes no shortformer embedding, key-value cache or attention mask")
         resid_pre = self.hook_resid_pre(resid_pre)
         q, k, v = self._attention_inputs(resid_pre)
-        attn_out = self.attn(
-            query_input=self.norm_q(q), key_input=self.norm_k(k), value_input=self.norm_v(v)
-        )
+        attn_out = self.attn(query_input=self.norm_q(q), key_input=self.norm_k(k), value_input=self.norm_v(v))
         attn_out = self.hook_attn_out(self.norm_attn_out(attn_out))
         resid_mid = self.hook_resid_mid(self.norm_resid_mid(resid_pre + attn_out))
         mlp_in = self.hook_mlp_in(resid_mid.clone()) if self.cfg.use_hook_mlp_in else resid_mid

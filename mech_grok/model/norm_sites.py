@@ -61,6 +61,7 @@ def standardise(x: Float[Tensor, "*batch d"], site: NormSite) -> Float[Tensor, "
 
 
 def numeric_eps(site: NormSite, dtype: torch.dtype) -> float:
+    """The number that is added under the root."""
     return torch.finfo(dtype).eps if site.eps == DTYPE_EPS else site.eps
 
 
@@ -69,9 +70,7 @@ def pathway_sites(config: ModelConfig) -> dict[Pathway, NormSite]:
     arrangement = config.placement.arrangement
     if arrangement == "mlp-inpnorm":
         return {**dict.fromkeys(ATTENTION_PATHWAYS, NormSite()), "mlp": NormSite("unit")}
-    return {
-        x: _pathway_site(config, x) if x in config.placement.pathways else NormSite() for x in PATHWAYS
-    }
+    return {x: _pathway_site(config, x) if x in config.placement.pathways else NormSite() for x in PATHWAYS}
 
 
 def _pathway_site(config: ModelConfig, pathway: Pathway) -> NormSite:

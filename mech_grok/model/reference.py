@@ -21,9 +21,7 @@ _AFFINE_KEYS = {
 _FINAL_NORM = {"off": "off", "center_only": "frozen"}
 
 
-def import_reference(
-    state_dict: Mapping[str, Tensor], model_config: Mapping[str, object]
-) -> GrokTransformer:
+def import_reference(state_dict: Mapping[str, Tensor], model_config: Mapping[str, object]) -> GrokTransformer:
     """A `GrokTransformer` with the weights of the reference's `Transformer`.
 
     Args:
@@ -40,7 +38,9 @@ def import_reference(
     translated = _translate(remaining, config)
     unused = set(remaining) - _never_read(config)
     if unused:
-        raise ValueError(f"parameters that a {config.placement} model does not have: {', '.join(sorted(unused))}")
+        raise ValueError(
+            f"parameters that a {config.placement} model does not have: {', '.join(sorted(unused))}"
+        )
     own = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in translated.items():

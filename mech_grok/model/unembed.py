@@ -41,5 +41,5 @@ class TiedUnembed(GrokUnembed):
         self._embed = (embed,)
 
     @property
-    def W_U(self) -> Float[Tensor, "d_model d_vocab_out"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def W_U(self) -> Float[Tensor, "d_model d_vocab_out"]:  # noqa: N802 # pyright: ignore[reportIncompatibleVariableOverride]
         return self._embed[0].W_E.T

@@ -91,7 +91,8 @@ def check_shapes(path: Path, tensors: dict[str, Tensor], expected: dict[str, tor
     if wrong:
         name = wrong[0]
         raise UserError(
-            f"{path}: {name} has shape {_show(shapes.get(name))}, this run's model has {_show(expected.get(name))}"
+            f"{path}: {name} has shape {_show(shapes.get(name))}, "
+            f"this run's model has {_show(expected.get(name))}"
         )
 
 

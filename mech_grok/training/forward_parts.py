@@ -19,7 +19,7 @@ _ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
 
 def token_rows(parameters: Parameters) -> Tensor:
-    """The 2p + 1 inputs of the block: each a at position 0, each b at position 1, `=` at position 2: [seed, 2p + 1, d]."""
+    """Inputs of the first block [seed, 2p + 1, d]: each a at position 0, each b at 1, `=` at 2."""
     w_e, w_pos = parameters["embed.W_E"], parameters["pos_embed.W_pos"]
     numbers, equals = w_e[:, :-1], w_e[:, -1:]
     return torch.cat([numbers + w_pos[:, 0:1], numbers + w_pos[:, 1:2], equals + w_pos[:, 2:3]], dim=1)
@@ -46,6 +46,7 @@ def _per_seed(vector_sd: Tensor, ndim: int) -> Tensor:
 
 
 def linear(x_snd: Tensor, weight_sdm: Tensor, bias_sm: Tensor) -> Tensor:
+    """`x W + b`, each seed with its own."""
     return torch.baddbmm(bias_sm[:, None], x_snd, weight_sdm)
 
 

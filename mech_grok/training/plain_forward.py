@@ -62,18 +62,22 @@ def _attention(
 ) -> Tensor:
     sites = pathway_sites(config)
     w_q, w_k, w_v, w_o = scaled_attention_weights(parameters, prefix)
-    inputs = {"q": read_sntd, "k": resid_sntd, "v": resid_sntd}
     q, k, v = (
         rearrange(
-            apply_norm(x, sites[name], parameters, prefix).flatten(1, 2) @ w,
+            apply_norm(x, site, parameters, prefix).flatten(1, 2) @ w,
             "s (n t) (h e) -> s n t h e",
             n=x.shape[1],
             h=config.n_heads,
         )
-        for (name, x), w in zip(inputs.items(), (w_q, w_k, w_v), strict=True)
+        for x, site, w in (
+            (read_sntd, sites["q"], w_q),
+            (resid_sntd, sites["k"], w_k),
+            (resid_sntd, sites["v"], w_v),
+        )
     )
     if config.qk_norm:
         q, k = normalise_queries_and_keys(q, k, parameters, prefix)
-    z = F.scaled_dot_product_attention(*(x.transpose(2, 3) for x in (q, k, v)), scale=1.0)
+    q, k, v = (x.transpose(2, 3) for x in (q, k, v))
+    z = F.scaled_dot_product_attention(q, k, v, scale=1.0)
     z = rearrange(z, "s n h t e -> s (n t) (h e)")
     return (z @ w_o).view_as(read_sntd)

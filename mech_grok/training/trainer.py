@@ -51,7 +51,7 @@ class Trainer:
         )
 
     def advance(self, n_steps: int, stop: Callable[[], bool] = lambda: False) -> Rows:
-        """Do up to `n_steps` updates, fewer when `stop()` becomes true; one column of rows per update done."""
+        """Do up to `n_steps` updates, fewer once `stop()` is true; one column of rows per update done."""
         rows = []
         while len(rows) < n_steps and not (rows and stop()):
             rows.append(self._update())
@@ -69,13 +69,10 @@ class Trainer:
         self._adamw.step()
         self.step += 1
         row["update_norm"] = _norms(before.sub_(self.parameters.flat))
-        tested = self.evaluate(self._test, self._offsets[1]) if self._is_evaluated else _not_evaluated(trained)
+        evaluated = self.config.training.is_evaluated(self.step)
+        tested = self.evaluate(self._test, self._offsets[1]) if evaluated else _not_evaluated(trained)
         row |= {"test_loss": tested.loss, "test_accuracy": tested.accuracy}
         return {name: value.double().cpu().numpy() for name, value in row.items()}
-
-    @property
-    def _is_evaluated(self) -> bool:
-        return self.config.training.is_evaluated(self.step)
 
     def _gradients(self) -> Score:
         """Loss and accuracy on the train set; leaves the gradients in `parameters.grad`."""
@@ -109,7 +106,9 @@ class Trainer:
             return [slice(i, i + 1) for i in range(n)]
         return [slice(0, n)]
 
-    def _logits(self, leaves: dict[str, Tensor], rows: slice, data: Examples, offset: Tensor | None) -> Tensor:
+    def _logits(
+        self, leaves: dict[str, Tensor], rows: slice, data: Examples, offset: Tensor | None
+    ) -> Tensor:
         parameters = {**leaves, **self.parameters.frozen_rows(rows)}
         logits = stacked_logits(self.config, parameters, data.pairs[rows])
         return logits if offset is None else logits - offset[rows]

@@ -1,0 +1,35 @@
+# Every target sets up what it needs: uv if there is none, then the locked environment.
+SHELL := /bin/bash
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: .venv/.ready
+	$(UV) run --frozen mech-grok run configs/quickstart.yaml --resume
+
+test: .venv/.ready
+	$(UV) run --frozen pytest
+
+test-slow: .venv/.ready
+	$(UV) run --frozen pytest -m slow
+
+lint: .venv/.ready
+	$(UV) run --frozen ruff check
+	$(UV) run --frozen ruff format --check
+	$(UV) run --frozen basedpyright
+
+bench: .venv/.ready
+	$(UV) run --frozen python benchmarks/training_step.py
+
+.venv/.ready: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --frozen
+	touch $@
+
+# Without uv on the PATH: the one from PyPI, in a folder of its own.
+.tools/bin/uv:
+	python3 -m venv .tools 2>/dev/null && .tools/bin/python -m pip install --quiet uv \
+		|| { rm -rf .tools; python3 -m pip install --quiet --target .tools uv; }
+	$@ --version
+
+clean:
+	rm -rf .venv .tools

@@ -1,0 +1,137 @@
+"""What the report reads: runs, and each one's label and colour on the page."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from typing import Any, Protocol, runtime_checkable
+
+import xarray as xr
+
+from mech_grok.config import CellConfig
+from mech_grok.report.style import lighten, placement_colour
+
+
+@runtime_checkable
+class Run(Protocol):
+    """A run, finished or not, as far as a report needs it; `mech_grok.run.Run` is one."""
+
+    @property
+    def name(self) -> str:
+        """The cell's name, which begins with its placement's specifier."""
+        ...
+
+    @property
+    def config(self) -> CellConfig:
+        """What was trained."""
+        ...
+
+    @property
+    def metrics(self) -> xr.Dataset:
+        """Losses, accuracies and norms (seed, step), with the coordinate `evaluated` on step."""
+        ...
+
+    @property
+    def diverged(self) -> Mapping[int, int]:
+        """Seed -> step at which it diverged."""
+        ...
+
+    @property
+    def probe_names(self) -> tuple[str, ...]:
+        """The probes that have been taken."""
+        ...
+
+    def probe(self, name: str) -> xr.Dataset:
+        """One probe at every checkpoint: (seed, step, ...)."""
+        ...
+
+    @property
+    def ablations(self) -> xr.Dataset | None:
+        """Changes under interventions: (seed, step, intervention, pathways, split)."""
+        ...
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """Versions, hardware, wall time."""
+        ...
+
+
+class ReadOnce:
+    """A run whose datasets are read from disk once, however many figures show them."""
+
+    def __init__(self, run: Run):
+        self.name = run.name
+        self.config = run.config
+        self.metrics = run.metrics
+        self.diverged = run.diverged
+        self.probe_names = run.probe_names
+        self.ablations = run.ablations
+        self.environment = run.environment
+        self._probe = cache(run.probe)
+
+    def probe(self, name: str) -> xr.Dataset:
+        """As `Run.probe`."""
+        return self._probe(name)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How one run appears on the page.
+
+    Attributes:
+        index: its place among the runs of the page.
+        name: the run's name, as in its directory.
+        label: HTML: the paper's name of the placement (`A<sup>qk</sup>`), then what else the cell varies.
+        specifier: the placement's specifier (`attn-pre-qk`).
+        colour: hex.
+    """
+
+    index: int
+    name: str
+    label: str
+    specifier: str
+    colour: str
+
+
+def identify(runs: Sequence[Run]) -> tuple[Cell, ...]:
+    """One Cell per run, in order.
+
+    Runs that share a placement share its hue, the later ones lighter; runs that would share a label are
+    numbered.
+    """
+    labels = _distinct([_label(run) for run in runs])
+    totals = Counter(run.config.model.placement for run in runs)
+    seen: dict[object, int] = defaultdict(int)
+    cells = []
+    for index, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        placement = run.config.model.placement
+        amount = 0.65 * seen[placement] / totals[placement]
+        seen[placement] += 1
+        colour = lighten(placement_colour(placement), amount)
+        cells.append(Cell(index, run.name, label, placement.specifier, colour))
+    return tuple(cells)
+
+
+def _label(run: Run) -> str:
+    placement = run.config.model.placement
+    name = re.sub(r"\^(\w+)", r"<sup>\1</sup>", escape(placement.label))
+    rest = run.name.removeprefix(placement.specifier)
+    settings = re.findall(r"[a-z][a-z_]*=[^_]*", rest) if rest != run.name else [run.name]
+    return " · ".join([name, *(escape(s.replace("=", " ")) for s in settings)])
+
+
+def _distinct(labels: list[str]) -> list[str]:
+    totals, seen = Counter(labels), Counter[str]()
+    distinct = []
+    for label in labels:
+        seen[label] += 1
+        distinct.append(f"{label} ({seen[label]})" if totals[label] > 1 else label)
+    return distinct
+
+
+def with_probe(runs: Sequence[Run], name: str) -> list[tuple[Cell, xr.Dataset]]:
+    """The cells that have this probe, each with its dataset."""
+    pairs = zip(identify(runs), runs, strict=True)
+    return [(cell, run.probe(name)) for cell, run in pairs if name in run.probe_names]

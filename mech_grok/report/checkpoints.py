@@ -1,0 +1,232 @@
+"""Figures that show one checkpoint, or a whole table of values over checkpoints, for one cell.
+
+Their traces carry in `meta` which array they show, so that the page can redraw them for another step or seed:
+`array` names it, `at` fixes its leading dimensions after (seed, step), and `history` says that the trace
+shows all steps at once.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from numpy.typing import NDArray
+from plotly.colors import sample_colorscale
+from plotly.subplots import make_subplots
+
+from mech_grok.report.cells import Cell, Run, identify, with_probe
+from mech_grok.report.lines import over_seeds
+from mech_grok.report.style import DIVERGING, MISSING, MUTED, SEQUENTIAL, template
+
+
+@dataclass(frozen=True)
+class StepArray:
+    """One quantity of one cell at every checkpoint.
+
+    Attributes:
+        key: its name on the page.
+        seeds, steps: what the first two dimensions of `values` are.
+        dims: names of the others.
+        coords: their values.
+        values: [seed, step, *dims].
+    """
+
+    key: str
+    cell: Cell
+    seeds: tuple[int, ...]
+    steps: NDArray[np.int32]
+    dims: tuple[str, ...]
+    coords: tuple[tuple[str | int, ...], ...]
+    values: NDArray[np.float32]
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """[step, *dims]: mean over the seeds with a value."""
+        return over_seeds(self.values)[0]
+
+
+def step_array(key: str, cell: Cell, data: xr.DataArray) -> StepArray:
+    """The StepArray of a (seed, step, ...) array."""
+    dims = tuple(str(d) for d in data.dims[2:])
+    return StepArray(
+        key=f"{key}:{cell.index}",
+        cell=cell,
+        seeds=tuple(int(s) for s in data["seed"].values),
+        steps=data["step"].values.astype(np.int32),
+        dims=dims,
+        coords=tuple(
+            tuple(data[d].values.tolist()) if d in data.coords else tuple(range(data.sizes[d])) for d in dims
+        ),
+        values=data.values.astype(np.float32),
+    )
+
+
+def compute_patterns(runs: Sequence[Run]) -> tuple[StepArray, ...]:
+    """Attention patterns, mean over all pairs: [seed, step, layer, head, query, key]; one per cell."""
+    return tuple(step_array("pattern", cell, d["pattern"]) for cell, d in with_probe(runs, "attention"))
+
+
+def draw_patterns(info: StepArray) -> go.Figure:
+    """One annotated heat map per head at the last checkpoint, mean over seeds; two heads a row."""
+    layers, heads = info.values.shape[2:4]
+    rows = -(-heads // 2)
+    titles = [f"L{layer}H{head}" for layer in range(layers) for head in range(heads)]
+    figure = make_subplots(
+        rows=layers * rows,
+        cols=min(2, heads),
+        subplot_titles=titles,
+        horizontal_spacing=0.07,
+        vertical_spacing=0.2 / (layers * rows),
+        shared_xaxes=True,
+        shared_yaxes=True,
+    )
+    for layer, head in np.ndindex(layers, heads):
+        trace = _pattern(info, layer, head)
+        figure.add_trace(trace, row=layer * rows + head // 2 + 1, col=head % 2 + 1)
+    figure.update_annotations(font_size=12, yshift=2)
+    figure.update_xaxes(showline=False, ticks="", title_standoff=4)
+    figure.update_yaxes(autorange="reversed", showgrid=False, title_standoff=4)
+    figure.update_xaxes(title_text="key", row=layers * rows)
+    figure.update_yaxes(title_text="query", col=1)
+    figure.update_layout(template=template(), height=52 + 148 * layers * rows, margin_t=26)
+    return figure
+
+
+def _pattern(info: StepArray, layer: int, head: int) -> go.Heatmap:
+    queries, keys = info.coords[2:]
+    return go.Heatmap(
+        z=info.mean[-1, layer, head],
+        x=keys,
+        y=queries,
+        zmin=0,
+        zmax=1,
+        colorscale=SEQUENTIAL,
+        showscale=False,
+        xgap=2,
+        ygap=2,
+        texttemplate="%{z:.2f}",
+        hovertemplate="from %{y} to %{x}: %{z:.4f}<extra></extra>",
+        meta={"array": info.key, "at": [layer, head]},
+    )
+
+
+def compute_spectrum(runs: Sequence[Run]) -> tuple[StepArray, ...]:
+    """Fourier spectrum of the embedding: [seed, step, frequency], L2 norms; one per cell."""
+    cells = with_probe(runs, "fourier")
+    return tuple(step_array("embedding_spectrum", cell, d["embedding_spectrum"]) for cell, d in cells)
+
+
+def draw_spectrum(info: StepArray, top: float) -> go.Figure:
+    """Bars over frequencies at the last checkpoint, mean over seeds; the y axis always ends at `top`."""
+    figure = go.Figure(layout={"template": template()})
+    figure.add_bar(
+        x=info.coords[0],
+        y=info.mean[-1],
+        marker={"color": info.cell.colour, "line_width": 0},
+        hovertemplate="frequency %{x}: %{y:.3f}<extra></extra>",
+        meta={"array": info.key, "at": []},
+    )
+    figure.update_xaxes(title_text="frequency k")
+    figure.update_yaxes(title_text="‖W<sub>E</sub> at k‖", range=[0, 1.05 * top], nticks=5)
+    figure.update_layout(height=220, bargap=0.25)
+    return figure
+
+
+def draw_spectrum_history(info: StepArray, top: float) -> go.Figure:
+    """Heat map step x frequency, mean over seeds, on a colour scale that ends at `top`."""
+    figure = go.Figure(layout={"template": template()})
+    figure.add_trace(
+        go.Heatmap(
+            z=info.mean.T,
+            x=info.steps,
+            y=info.coords[0],
+            zmin=0,
+            zmax=top,
+            colorscale=SEQUENTIAL,
+            colorbar=_bar("norm"),
+            hovertemplate="step %{x:,}, frequency %{y}: %{z:.3f}<extra></extra>",
+            meta={"array": info.key, "at": [], "history": True},
+        )
+    )
+    figure.update_xaxes(title_text="step", tickformat=",", tickangle=0, nticks=5)
+    figure.update_yaxes(title_text="frequency k", showgrid=False)
+    figure.update_layout(height=260, plot_bgcolor=MISSING)
+    return figure
+
+
+def compute_ablation(runs: Sequence[Run], intervention: str, split: str) -> tuple[StepArray, ...]:
+    """Change in loss when an intervention acts on a set of pathways: [seed, step, pathways]; one per cell.
+
+    Sets that the intervention changes nothing on are left out, and so are the cells left with none.
+    """
+    arrays = []
+    for cell, run in zip(identify(runs), runs, strict=True):
+        if run.ablations is None or intervention not in run.ablations["intervention"].values:
+            continue
+        change = run.ablations["loss_change"].sel(intervention=intervention, split=split)
+        change = change.transpose("seed", "step", "pathways")
+        change = change.isel(pathways=np.flatnonzero(change.notnull().any(("seed", "step")).values))
+        if change.sizes["pathways"]:
+            arrays.append(step_array(f"{intervention}_{split}_loss_change", cell, change))
+    return tuple(arrays)
+
+
+# Changes below this, in nats, are drawn on a linear scale; larger ones on a logarithmic one.
+LINEAR_BELOW = 0.1
+
+
+def signed_log_ticks(limit: float) -> tuple[float, ...]:
+    """The changes (nats) at which `DIVERGING` has its five colours, from -limit to limit."""
+    half = LINEAR_BELOW * (math.sqrt(1 + limit / LINEAR_BELOW) - 1)
+    return -limit, -half, 0.0, half, limit
+
+
+def _signed_log_scale(limit: float) -> list[list[object]]:
+    """`DIVERGING` along the signed logarithm of a change, as stops on the linear scale up to ±limit."""
+    shares = np.linspace(-1, 1, 41)
+    changes = np.sign(shares) * LINEAR_BELOW * ((1 + limit / LINEAR_BELOW) ** np.abs(shares) - 1)
+    colours = sample_colorscale(DIVERGING, list((shares + 1) / 2))
+    stops = ((changes / limit + 1) / 2).round(9)  # exactly 0 and 1 at the ends, which plotly insists on
+    return [[float(stop), colour] for stop, colour in zip(stops, colours, strict=True)]
+
+
+def draw_ablation(info: StepArray, limit: float) -> go.Figure:
+    """Heat map step x pathway set, mean over seeds, on a signed logarithmic scale up to ±`limit` nats."""
+    figure = go.Figure(layout={"template": template()})
+    figure.add_trace(
+        go.Heatmap(
+            z=info.mean.T,
+            x=info.steps,
+            y=info.coords[0],
+            zmin=-limit,
+            zmax=limit,
+            colorscale=_signed_log_scale(limit),
+            colorbar=_bar("nats"),
+            ygap=2,
+            hovertemplate="step %{x:,}, %{y}: %{z:+.3f} nats<extra></extra>",
+            meta={"array": info.key, "at": [], "history": True},
+        )
+    )
+    figure.update_xaxes(title_text="step", tickformat=",", tickangle=0, nticks=5)
+    figure.update_yaxes(title_text="pathways", autorange="reversed", showgrid=False, type="category")
+    figure.update_layout(height=84 + 27 * len(info.coords[0]), plot_bgcolor=MISSING)
+    return figure
+
+
+def largest(arrays: Sequence[StepArray]) -> float:
+    """The largest magnitude over several arrays: the end of a common scale."""
+    values = np.concatenate([np.abs(a.values[np.isfinite(a.values)]) for a in arrays])
+    return float(values.max(initial=0.0)) or 1.0
+
+
+def _bar(title: str) -> dict[str, object]:
+    return {
+        "thickness": 8,
+        "outlinewidth": 0,
+        "xpad": 4,
+        "nticks": 5,
+        "title": {"text": title, "font": {"size": 11}},
+        "tickfont": {"size": 11, "color": MUTED},
+    }

@@ -1,0 +1,183 @@
+"""Curves over training, of several cells and seeds: the data, and the one way they are drawn."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from numpy.typing import NDArray
+
+from mech_grok.report.cells import Cell
+from mech_grok.report.style import MUTED, template, translucent
+
+Floats = NDArray[np.float32]
+
+MOST_POINTS = 400  # per curve: about one a pixel of a panel
+
+# Train is dashed and test solid on every figure; dotted is what a curve is compared with.
+_DASHES = {"train": "6px,3px", "test": "solid", "all": "solid"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity of one cell through training.
+
+    Attributes:
+        split: `train`, `test`, or `all` for what does not depend on a split.
+        seeds: [seed].
+        steps: [step], increasing.
+        values: [seed, step]; NaN where there is none.
+        reference: drawn dotted and thin, as what the other curves are compared with.
+    """
+
+    cell: Cell
+    split: str
+    seeds: tuple[int, ...]
+    steps: NDArray[np.int32]
+    values: NDArray[np.float32]
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Lines:
+    """One panel of curves.
+
+    Attributes:
+        title: what the panel shows, in HTML.
+        y_title: the quantity and its unit, in HTML.
+        log: whether the y axis starts logarithmic.
+        y_range: fixed [low, high], or None to follow the data.
+        levels: height -> label of horizontal reference lines.
+    """
+
+    title: str
+    y_title: str
+    curves: tuple[Curve, ...]
+    log: bool = False
+    y_range: tuple[float, float] | None = None
+    levels: tuple[tuple[float, str], ...] = ()
+
+
+def curve(cell: Cell, data: xr.DataArray, split: str = "all", *, reference: bool = False) -> Curve:
+    """The curve of a (seed, step) array, thinned to at most about `MOST_POINTS` steps, the last one kept."""
+    data = data.transpose("seed", "step")
+    keep = thin(data.sizes["step"])
+    return Curve(
+        cell=cell,
+        split=split,
+        seeds=tuple(int(s) for s in data["seed"].values),
+        steps=data["step"].values[keep].astype(np.int32),
+        values=data.values[:, keep].astype(np.float32),
+        reference=reference,
+    )
+
+
+def thin(n: int) -> NDArray[np.int64]:
+    """Evenly spaced indices below `n`, at most about `MOST_POINTS`, with the first and the last."""
+    stride = max(1, math.ceil(n / MOST_POINTS))
+    return np.unique(np.append(np.arange(0, n, stride), max(n - 1, 0)))[: max(n, 0)]
+
+
+def over_seeds(values: NDArray[np.floating]) -> tuple[Floats, Floats, Floats]:
+    """Mean, minimum and maximum over axis 0 of its finite values; NaN where there is none."""
+    finite = np.isfinite(values)
+    count = finite.sum(0)
+    mean = np.where(finite, values, 0).sum(0) / np.maximum(count, 1)
+    low = np.where(finite, values, np.inf).min(0, initial=np.inf)
+    high = np.where(finite, values, -np.inf).max(0, initial=-np.inf)
+
+    def known(x: NDArray[np.floating]) -> Floats:
+        return np.where(count > 0, x, np.nan).astype(np.float32)
+
+    return known(mean), known(low), known(high)
+
+
+def same_range(panels: Sequence[Lines], *, include: Iterable[float] = ()) -> tuple[Lines, ...]:
+    """The panels with one y range over all their data, so that they can be compared by eye."""
+    values = [c.values[np.isfinite(c.values)] for p in panels for c in p.curves]
+    extent = np.concatenate([*values, np.array(list(include), np.float32)])
+    if not extent.size:
+        return tuple(panels)
+    low, high = float(extent.min()), float(extent.max())
+    pad = 0.05 * (high - low or 1)
+    return tuple(replace(p, y_range=(low - pad, high + pad)) for p in panels)
+
+
+def draw_lines(panel: Lines) -> go.Figure:
+    """Per curve a mean line and a min-max band over seeds; the single seeds are there, hidden."""
+    figure = go.Figure(layout={"template": template()})
+    for draw in (_bands, _seed_lines, _mean_lines):
+        figure.add_traces([trace for c in panel.curves for trace in draw(c)])
+    for height, label in panel.levels:
+        figure.add_hline(
+            y=height,
+            line={"color": MUTED, "width": 1, "dash": "dot"},
+            annotation={"text": label, "font": {"size": 11, "color": MUTED}, "xanchor": "right"},
+        )
+    figure.update_xaxes(title_text="step", tickformat=",", tickangle=0, nticks=5, rangemode="tozero")
+    figure.update_yaxes(title_text=panel.y_title, type="log" if panel.log else "linear", range=panel.y_range)
+    figure.update_yaxes(exponentformat="power", nticks=4 if panel.log else 6)
+    figure.update_layout(height=300)
+    return figure
+
+
+def _bands(c: Curve) -> list[go.Scatter]:
+    _, low, high = over_seeds(c.values)
+    known = np.isfinite(low)
+    if len(c.seeds) < 2 or c.reference:
+        return []
+    steps, low, high = c.steps[known], low[known], high[known]
+    return [
+        go.Scatter(
+            x=np.concatenate([steps, steps[::-1]]),
+            y=np.concatenate([high, low[::-1]]),
+            fill="toself",
+            fillcolor=translucent(c.cell.colour, 0.14),
+            line={"width": 0},
+            mode="lines",
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=c.cell.name,
+            meta=_meta(c, "band"),
+        )
+    ]
+
+
+def _seed_lines(c: Curve) -> list[go.Scatter]:
+    return [
+        _line(c, values, f"seed {seed}", seed, width=1.4, opacity=0.8, visible=False)
+        for seed, values in zip(c.seeds, c.values, strict=True)
+    ]
+
+
+def _mean_lines(c: Curve) -> list[go.Scatter]:
+    who = f"seed {c.seeds[0]}" if len(c.seeds) == 1 else "mean"
+    width = 1.2 if c.reference else 2.0
+    main = c.split in ("test", "all") and not c.reference
+    return [_line(c, over_seeds(c.values)[0], who, "mean", width=width, showlegend=main)]
+
+
+def _line(c: Curve, y: Floats, who: str, seed: int | str, *, width: float, **options: object) -> go.Scatter:
+    split = "" if c.split == "all" else f" {c.split}"
+    return go.Scatter(
+        x=c.steps,
+        y=y,
+        mode="lines" if len(c.steps) > 1 else "markers",
+        name=f"{c.cell.label}{split}",
+        legendgroup=c.cell.name,
+        line={
+            "color": c.cell.colour,
+            "width": width,
+            "dash": "1.5px,2.5px" if c.reference else _DASHES[c.split],
+        },
+        hovertemplate=f"<b>{c.cell.label}</b>{split}, {who}<br>step %{{x:,}}<br>%{{y:.4g}}<extra></extra>",
+        meta=_meta(c, seed),
+        **{"showlegend": False, **options},
+    )
+
+
+def _meta(c: Curve, seed: int | str) -> dict[str, object]:
+    """What the page needs to know of a trace to show, hide and export it."""
+    return {"cell": c.cell.index, "split": c.split, "seed": seed, "reference": c.reference}

@@ -1,0 +1,118 @@
+"""The numbers under a figure, short enough to read: what a reader who cannot see the figure gets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mech_grok.report.checkpoints import StepArray
+from mech_grok.report.headline import Headline
+from mech_grok.report.lines import Curve, Lines, over_seeds
+
+COLUMNS = 6  # steps of a curve's table
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text, in HTML where a label is; `note` says what was chosen and over what it is a mean."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+
+def number(value: float | np.floating) -> str:
+    """Three significant digits in HTML, or a dash where there is no value."""
+    if not np.isfinite(value):
+        return "&ndash;"
+    digits = f"{value:.3g}"
+    return digits.replace("-", "&minus;") if "e" not in digits else _scientific(digits)
+
+
+def _scientific(digits: str) -> str:
+    mantissa, _, exponent = digits.partition("e")
+    return f"{mantissa} &times; 10<sup>{int(exponent)}</sup>".replace("-", "&minus;")
+
+
+def table_of_lines(panels: Sequence[Lines]) -> Table:
+    """One row per curve, one column per chosen step: mean over seeds, with their minimum and maximum."""
+    longest = max((c.steps for p in panels for c in p.curves), key=len)
+    picks = longest[np.unique(np.linspace(0, len(longest) - 1, COLUMNS).round().astype(int))]
+    rows = tuple((*_names(p, c), *_at_steps(c, picks)) for p in panels for c in p.curves)
+    header = ("panel", "cell", "split", *(f"step {s:,}" for s in picks))
+    return Table(header, rows, "Mean over seeds [minimum, maximum], at a few of the steps.")
+
+
+def _names(panel: Lines, c: Curve) -> tuple[str, str, str]:
+    return panel.title, c.cell.label, f"{c.split} (dotted)" if c.reference else c.split
+
+
+def _at_steps(c: Curve, picks: np.ndarray) -> list[str]:
+    mean, low, high = over_seeds(c.values)
+    cells = []
+    for pick in picks:
+        at = np.flatnonzero(c.steps == pick)
+        cells.append(_spread(*(float(x[at[0]]) for x in (mean, low, high))) if at.size else "&ndash;")
+    return cells
+
+
+def _spread(mean: float, low: float, high: float) -> str:
+    return number(mean) if not low < high else f"{number(mean)} [{number(low)}, {number(high)}]"
+
+
+def table_of_patterns(arrays: Sequence[StepArray]) -> Table:
+    """One row per head and query at the last checkpoint, one column per key."""
+    rows = [
+        (
+            a.cell.label,
+            f"L{layer}H{head}",
+            str(a.coords[2][query]),
+            *map(number, a.mean[-1, layer, head, query]),
+        )
+        for a in arrays
+        for layer, head, query in np.ndindex(a.values.shape[2:5])
+    ]
+    header = ("cell", "head", "query", *(f"key {k}" for k in arrays[0].coords[3]))
+    return Table(header, tuple(rows), "Mean over pairs and seeds, last checkpoint.")
+
+
+def table_of_spectrum(arrays: Sequence[StepArray], top: int = 6) -> Table:
+    """The strongest frequencies of every seed at the last checkpoint, with their norms."""
+    rows = []
+    for a in arrays:
+        for seed, spectrum in zip(a.seeds, a.values[:, -1], strict=True):
+            strongest = np.argsort(-spectrum)[:top]
+            rows.append(
+                (a.cell.label, str(seed), *(f"{a.coords[0][k]}: {number(spectrum[k])}" for k in strongest))
+            )
+    header = ("cell", "seed", *(f"no. {i + 1}" for i in range(top)))
+    return Table(header, tuple(rows), "Frequency: norm, strongest first, last checkpoint.")
+
+
+def table_of_ablation(pairs: Sequence[tuple[StepArray, str]]) -> Table:
+    """One row per cell, split and pathway set: change in loss at the last checkpoint."""
+    rows = []
+    for a, split in pairs:
+        for name, *spread in zip(a.coords[0], *over_seeds(a.values[:, -1]), strict=True):
+            rows.append((a.cell.label, split, str(name), _spread(*map(float, spread))))
+    header = ("cell", "split", "pathways", "change in loss (nats)")
+    return Table(header, tuple(rows), "Mean over seeds [minimum, maximum], last checkpoint.")
+
+
+def table_of_milestones(headlines: Sequence[Headline]) -> Table:
+    """One row per cell and seed: the step of each milestone."""
+    rows = [
+        (h.cell.label, str(seed), *(_step(by[seed]) for by in _rules(h)))
+        for h in headlines
+        for seed in h.steps.accuracy
+    ]
+    header = ("cell", "seed", "train accuracy ≥ 0.99", "test accuracy ≥ 0.995", "test loss ≤ 0.01")
+    return Table(header, tuple(rows), "First evaluated step; a dash where the run ended before.")
+
+
+def _rules(h: Headline) -> tuple:
+    return h.steps.memorisation, h.steps.accuracy, h.steps.loss
+
+
+def _step(step: int | None) -> str:
+    return "&ndash;" if step is None else f"{step:,}"
