@@ -52,7 +52,7 @@ class StepStore:
             variables[name] = (("seed", "step", *rest), np.full(shape, np.nan), v.attrs)
         empty = xr.Dataset(
             {**variables, _DONE: ("step", np.zeros(len(self._steps), dtype=bool))},
-            coords={**data.coords, "seed": self._seeds, "step": self._steps},
+            coords={**_portable_labels(data), "seed": self._seeds, "step": self._steps},
             attrs=data.attrs,
         )
         chunks = {
@@ -67,7 +67,18 @@ class StepStore:
 def read_steps(path: Path) -> xr.Dataset:
     """The wholly written steps of a store, in memory."""
     data = xr.load_dataset(path, engine="zarr", consolidated=False)
+    text = {n: (c.dims, np.array(c.values.tolist())) for n, c in data.coords.items() if _is_text(c)}
+    data = data.assign_coords(text)
     return data.isel(step=np.flatnonzero(data[_DONE].values)).drop_vars(_DONE)
+
+
+def _portable_labels(data: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Coordinates with text as objects: Zarr 3 specifies text of varying length, not numpy's fixed one."""
+    return {str(n): c.astype(object) if _is_text(c) else c for n, c in data.coords.items()}
+
+
+def _is_text(coordinate: xr.DataArray) -> bool:
+    return coordinate.dtype.kind in "UOT"
 
 
 def _done_steps(path: Path) -> set[int]:

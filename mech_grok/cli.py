@@ -119,7 +119,7 @@ def report(
     """Write one interactive page over the runs of a study."""
     from mech_grok.study import target_runs, write_report
 
-    print(f"report: {write_report(target_runs(target, overrides, out), _command())}")
+    print(f"report: {write_report(target_runs(target, overrides, out))}")
 
 
 @app.command(name="ls")

@@ -23,7 +23,7 @@ from mech_grok.task import Operation, Task
 
 
 class _Frozen(pydantic.BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _parse_placement(value: object) -> Placement:
@@ -46,7 +46,7 @@ class TaskConfig(_Frozen):
     """What is learnt: `(a op b) mod p`, and how much of it is held out."""
 
     operation: Operation = "add"
-    p: int = Field(default=113, ge=3, strict=True)
+    p: int = Field(default=113, ge=3)
     test_fraction: float = Field(default=0.7, gt=0, lt=1)
 
     @model_validator(mode="after")
@@ -128,7 +128,9 @@ class TrainingConfig(_Frozen):
     """
 
     steps: PositiveInt = 10_000
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(456, 789, 111, 222, 333), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(456, 789, 111, 222, 333), min_length=1, strict=False
+    )
     data_seed: int | None = Field(default=None, ge=0)
     model_seed: int | None = Field(default=None, ge=0)
     evaluate_every: PositiveInt = 10
@@ -220,6 +222,8 @@ def _cell_name(cell: CellConfig, settings: dict[str, object]) -> str:
             leaf: Any = cell
             for name in key.split("."):
                 leaf = getattr(leaf, name)
+            if isinstance(leaf, pydantic.BaseModel):
+                raise ValueError(f"grid.{key} is a section; name one value of it, such as model.placement")
             text = "-".join(map(str, leaf)) if isinstance(leaf, tuple) else str(leaf)
             parts.append(f"{key.rpartition('.')[2]}={text}")
     return "_".join(parts)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 import pydantic
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from mech_grok.config import CellConfig, StudyConfig, set_dotted
 from mech_grok.errors import UserError
@@ -65,6 +65,8 @@ def _parse(text: str, where: str) -> object:
     except MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{where}{line}: not YAML: {error.problem}") from None
+    except (YAMLError, ValueError, RecursionError) as error:  # control characters, 2020-13-45, deep nesting
+        raise UserError(f"{where}: not YAML: {str(error).splitlines()[0]}") from None
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     tree = _parse(text, str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path}: a config is a mapping of keys to values, not {type(tree).__name__}")
-    return tree
+    return {str(key): value for key, value in tree.items()}
 
 
 def _override(tree: dict[str, Any], override: str) -> dict[str, Any]:
@@ -98,7 +100,9 @@ def _validate(kind: type[C], tree: dict[str, Any], where: str) -> C:
     try:
         return kind.model_validate(tree)
     except pydantic.ValidationError as error:
-        raise UserError(f"{where}: {'; '.join(_lines(kind, error))}") from None
+        # A cell of the grid is validated inside its study, and its error names itself.
+        failed = CellConfig if error.title == CellConfig.__name__ else kind
+        raise UserError(f"{where}: {'; '.join(_lines(failed, error))}") from None
 
 
 def _lines(kind: type[pydantic.BaseModel], error: pydantic.ValidationError) -> list[str]:
@@ -112,7 +116,7 @@ def _line(
     if code == "extra_forbidden":
         allowed = _fields_at(kind, loc[:-1])
         near = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        hint = f"did you mean '{'.'.join([*map(str, loc[:-1]), near[0]])}'? " if near else ""
         return f"unknown key '{name}'; {hint}allowed: {', '.join(allowed)}"
     if code == "value_error":
         message = message.removeprefix("Value error, ")

@@ -68,7 +68,7 @@ def run_study(study: StudyConfig, root: Path, resume: bool, command: str) -> Pat
     for run in runs:
         probe_run(run)
         ablate_run(run)
-    return write_report([run.path for run in runs], command)
+    return write_report([run.path for run in runs])
 
 
 def train_study(study: StudyConfig, root: Path, resume: bool, command: str) -> list:
@@ -81,19 +81,21 @@ def train_study(study: StudyConfig, root: Path, resume: bool, command: str) -> l
     return [train_cell(path, cell, resume, command) for path, cell in run_paths(study, root).items()]
 
 
-def write_report(paths: Sequence[Path], command: str) -> Path:
+def write_report(paths: Sequence[Path]) -> Path:
     """One report over some runs, at `report/index.html` beside them; returns its path."""
     from mech_grok.report import study_report
     from mech_grok.run import Run
 
     folder = paths[0].resolve().parent
     study = load_study(folder / "study.yaml") if (folder / "study.yaml").exists() else None
+    runs = [Run(p) for p in paths]
+    commands = dict.fromkeys(run.environment["command"] for run in runs if run.environment)
     return study_report(
-        [Run(p) for p in paths],
+        runs,
         _shown(folder / "report"),
         title=study.study if study else folder.name,
         description=study.description if study else "",
-        command=command,
+        command="\n".join(commands),
     )
 
 

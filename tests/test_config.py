@@ -97,14 +97,17 @@ def test_a_study_without_a_grid_has_one_cell(study):
 
 
 BAD = [
-    ("model: {placment: off}", "'placement'"),
+    ("model: {placment: off}", "'model.placement'"),
     ("modle: {}", "'model'"),
     ("optimiser: {learning: 1}", "lr, weight_decay"),
-    ("grid: {model.placment: [off]}", "'placement'"),
+    ("grid: {model.placment: [off]}", "'model.placement'"),
     ("grid: {modle.placement: [off]}", "'model'"),
     ("grid: {study: [a]}", "allowed: task, model, optimiser, training"),
     ("model: {placement: mlp-per}", "did you mean 'mlp-pre'"),
     ("grid: {model.placement: [mlp-per]}", "did you mean 'mlp-pre'"),
+    ("grid: {model: [{placement: M}]}", "grid.model is a section"),
+    ("model: {n_layers: true}", "model.n_layers: input should be a valid integer (got True)"),
+    ("model: {qk_norm: yes}", "model.qk_norm: input should be a valid boolean (got 'yes')"),
     ("model: {placement: false}", "a placement is a name such as mlp-pre or M, not False"),
     ("model: {placement: null}", "not None"),
     ("model: {norm: layer}", "'ln' or 'rms' (got 'layer')"),
@@ -159,7 +162,7 @@ def test_every_mistake_in_a_file_is_one_line_that_names_it(study, text: str | by
     [
         ("model.placement", "write it as key=value"),
         ("=3", "write it as key=value"),
-        ("model.placment=M", "unknown key 'model.placment'; did you mean 'placement'"),
+        ("model.placment=M", "unknown key 'model.placment'; did you mean 'model.placement'"),
         ("model.placement=N", "unknown placement 'N'"),
         ("model.placement=", "not None"),
         ("model=off", "model: input should be a valid dictionary"),
@@ -199,7 +202,9 @@ def test_a_slip_in_any_key_is_told_the_right_one(study, section: str):
     for field in fields:
         slip = field + "z"
         assert difflib.get_close_matches(slip, fields, n=1) == [field]
-        with pytest.raises(UserError, match=f"unknown key '{section}.{slip}'; did you mean '{field}'"):
+        with pytest.raises(
+            UserError, match=f"unknown key '{section}.{slip}'; did you mean '{section}.{field}'"
+        ):
             study(f"{section}: {{{slip}: 1}}")
 
 

@@ -261,7 +261,7 @@ def test_the_grid_runs_each_distinct_model_once(
         n_pairs.append(pairs.shape[1])
         return table_logits(parameters, pairs, config)
 
-    monkeypatch.setattr(grid, "table_logits", counted)
+    monkeypatch.setattr(grid, "fast_logits", counted)
     ablate(build(Placement.parse(placement)), TASK, SPLIT)
     assert sum(n_pairs) == n_models * TASK.p**2
 

@@ -20,9 +20,8 @@ from mech_grok.model import GrokTransformer
 from mech_grok.model.norm_sites import pathway_sites
 from mech_grok.placement import Pathway, Placement
 from mech_grok.task import Split, Task
+from mech_grok.training.forward import fast_logits
 from mech_grok.training.loss import Score, score
-from mech_grok.training.plain_forward import plain_logits
-from mech_grok.training.table_forward import table_logits
 
 Intervention = Literal["bypass", "insert"]
 Pathways = frozenset[Pathway]
@@ -115,13 +114,12 @@ def _scores(
     """Loss and accuracy, [split, 2], of the model with norms on these pathways."""
     config = _with_norms_on(model.config, normalised)
     parameters = _with_affines({n: p[None] for n, p in model.named_parameters()}, config)
-    loss_scale = config.readout_scale if config.scale_in_loss else 1.0
     results = []
     for indices in split.values():
         pairs = task.pairs()[indices]
         answers = torch.from_numpy(task.answers(pairs)).to(model.W_E.device)
         logits = _logits(parameters, torch.from_numpy(pairs).to(answers.device), config)
-        results.append(_as_floats(score(logits, answers, loss_scale)))
+        results.append(_as_floats(score(logits, answers, config.loss_scale)))
     return np.array(results)
 
 
@@ -130,8 +128,7 @@ def _as_floats(scored: Score) -> tuple[float, float]:
 
 
 def _logits(parameters: dict[str, Tensor], pairs: Int[Tensor, "n 2"], config: ModelConfig) -> Tensor:
-    forward = table_logits if config.n_layers == 1 else plain_logits
-    return torch.cat([forward(parameters, chunk[None], config)[0] for chunk in pairs.split(_CHUNK)])
+    return torch.cat([fast_logits(parameters, chunk[None], config)[0] for chunk in pairs.split(_CHUNK)])
 
 
 def _with_norms_on(config: ModelConfig, normalised: Pathways) -> ModelConfig:

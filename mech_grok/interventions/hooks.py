@@ -4,21 +4,14 @@
 config and weights stay as they are.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from functools import partial
-
-from jaxtyping import Float
-from torch import Tensor
-from transformer_lens.hook_points import HookPoint
+from collections.abc import Collection, Iterator
 
 from mech_grok.config import ModelConfig
 from mech_grok.model import GrokTransformer
+from mech_grok.model.norm_hooks import Hook, rewrite_norm
 from mech_grok.model.norm_sites import block_affines, pathway_sites
 from mech_grok.model.norms import Norm
 from mech_grok.placement import PATHWAYS, Pathway, Placement
-
-Hook = tuple[str, Callable[..., Tensor]]
-"""The name of a hook point, and a function `(activation, hook) -> activation`."""
 
 LAYER_AFFINE: dict[Pathway, str] = {"q": "ln1", "k": "ln1", "v": "ln1", "mlp": "ln2"}
 """The layer's own gain and bias, which an inserted norm takes if the model has one."""
@@ -43,7 +36,7 @@ def bypass(
         hook
         for layer, pathway in _places(model, pathways, layers)
         if pathway in normalised_pathways(model.config)
-        for hook in _rewrite(layer, pathway, lambda x: x)
+        for hook in rewrite_norm(f"blocks.{layer}.norm_{pathway}", lambda x: x)
     ]
 
 
@@ -69,7 +62,7 @@ def insert(
         hook
         for layer, pathway in _places(model, pathways, layers)
         if pathway not in normalised_pathways(model.config)
-        for hook in _rewrite(layer, pathway, _inserted_norm(model, layer, pathway))
+        for hook in rewrite_norm(f"blocks.{layer}.norm_{pathway}", _inserted_norm(model, layer, pathway))
     ]
 
 
@@ -90,33 +83,6 @@ def _places(
         raise ValueError(f"layers {sorted(outside)} are not in 0..{depth - 1}")
     chosen = range(depth) if layers is None else sorted(set(layers))
     return ((layer, pathway) for layer in chosen for pathway in PATHWAYS if pathway in pathways)
-
-
-def _rewrite(layer: int, pathway: Pathway, change: Callable[[Tensor], Tensor]) -> list[Hook]:
-    """Hooks that set `hook_out` to `change(hook_in)`, so that attaching them twice is attaching them once."""
-    held: list[Tensor] = []
-    name = f"blocks.{layer}.norm_{pathway}"
-    return [
-        (f"{name}.hook_in", partial(_hold, held=held)),
-        (f"{name}.hook_out", partial(_release, held=held, change=change)),
-    ]
-
-
-def _hold(
-    activation: Float[Tensor, "*batch d_model"], hook: HookPoint, *, held: list[Tensor]
-) -> Float[Tensor, "*batch d_model"]:
-    held[:] = [activation]
-    return activation
-
-
-def _release(
-    activation: Float[Tensor, "*batch d_model"],
-    hook: HookPoint,
-    *,
-    held: list[Tensor],
-    change: Callable[[Tensor], Tensor],
-) -> Float[Tensor, "*batch d_model"]:
-    return change(held.pop()) if held else activation  # empty: the same hooks are attached twice
 
 
 def _inserted_norm(model: GrokTransformer, layer: int, pathway: Pathway) -> Norm:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mech_grok.config import ModelConfig
-from mech_grok.placement import ATTENTION_PATHWAYS, PATHWAYS, NormKind, Pathway
+from mech_grok.placement import PATHWAYS, NormKind, Pathway
 
 DTYPE_EPS = -1.0
 """As `eps`: the machine epsilon of the dtype, which is what torch's RMSNorm takes when none is given."""
@@ -67,10 +67,12 @@ def numeric_eps(site: NormSite, dtype: torch.dtype) -> float:
 
 def pathway_sites(config: ModelConfig) -> dict[Pathway, NormSite]:
     """The norm on each of the four pathways' inputs; identity where the placement has none."""
-    arrangement = config.placement.arrangement
-    if arrangement == "mlp-inpnorm":
-        return {**dict.fromkeys(ATTENTION_PATHWAYS, NormSite()), "mlp": NormSite("unit")}
-    return {x: _pathway_site(config, x) if x in config.placement.pathways else NormSite() for x in PATHWAYS}
+    sites: dict[Pathway, NormSite] = {
+        x: _pathway_site(config, x) if x in config.placement.pathways else NormSite() for x in PATHWAYS
+    }
+    if config.placement.arrangement == "mlp-inpnorm":
+        sites["mlp"] = NormSite("unit")
+    return sites
 
 
 def _pathway_site(config: ModelConfig, pathway: Pathway) -> NormSite:

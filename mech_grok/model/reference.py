@@ -19,6 +19,11 @@ _AFFINE_KEYS = {
     "mlp-inpnorm": {},
 }
 _FINAL_NORM = {"off": "off", "center_only": "frozen"}
+_NORMS = {"og": "ln", "rms": "rms"}
+_FIELDS = {
+    *("P", "d_model", "n_heads", "n_layers", "mlp_r", "mlp_type", "mlp_act", "ln_fn", "ln_type", "final_ln"),
+    *("kernel_init", "weight_init_scale", "unembed", "output_scaling", "use_softmax_temp"),
+}
 
 
 def import_reference(state_dict: Mapping[str, Tensor], model_config: Mapping[str, object]) -> GrokTransformer:
@@ -29,33 +34,40 @@ def import_reference(state_dict: Mapping[str, Tensor], model_config: Mapping[str
         model_config: fields of the reference's `TransformerConfig` (`ln_type`, `P`, `mlp_r`, ...).
 
     Raises:
-        ValueError: a parameter is missing, has the wrong shape, or is one that this variant does not have.
+        ValueError: a parameter is missing, has the wrong shape, or is one that this variant does not have;
+            or the config is not one of the reference's.
     """
     config = reference_model_config(model_config)
     dtype = state_dict["embed.weight"].dtype if "embed.weight" in state_dict else torch.float32
-    model = GrokTransformer(config, p=int(str(model_config["P"])), dtype=dtype)
+    p = int(str(model_config["P"]))
     remaining = dict(state_dict)
-    translated = _translate(remaining, config)
+    translated = _translate(remaining, config, p + 1)
     unused = set(remaining) - _never_read(config)
     if unused:
         raise ValueError(
             f"parameters that a {config.placement} model does not have: {', '.join(sorted(unused))}"
         )
+    model = GrokTransformer(config, p, dtype=dtype)
     own = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in translated.items():
-            if own[name].shape != value.shape:
-                raise ValueError(f"{name}: shape {tuple(value.shape)}, expected {tuple(own[name].shape)}")
             own[name].copy_(value)
     return model
 
 
 def reference_model_config(fields: Mapping[str, object]) -> ModelConfig:
-    """The `ModelConfig` of the reference's `TransformerConfig` fields."""
+    """The `ModelConfig` of the reference's `TransformerConfig` fields.
+
+    Raises:
+        ValueError: a field is missing, or has a value that no model here has.
+    """
+    missing = _FIELDS - set(fields)
+    if missing:
+        raise ValueError(f"the model config has no {', '.join(sorted(missing))}")
     return ModelConfig.model_validate(
         {
             "placement": Placement.parse(str(fields["ln_type"])),
-            "norm": {"og": "ln", "rms": "rms"}[str(fields["ln_fn"])],
+            "norm": _NORMS.get(str(fields["ln_fn"]), fields["ln_fn"]),
             "n_layers": fields["n_layers"],
             "d_model": fields["d_model"],
             "n_heads": fields["n_heads"],
@@ -71,38 +83,43 @@ def reference_model_config(fields: Mapping[str, object]) -> ModelConfig:
     )
 
 
-def _translate(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def _translate(state: dict[str, Tensor], config: ModelConfig, classes: int) -> dict[str, Tensor]:
     """Pop every parameter that the model reads out of `state`, under this project's names and shapes."""
-    out = {"embed.W_E": _pop(state, "embed.weight"), "pos_embed.W_pos": _pop(state, "pos_emb")}
+    d = config.d_model
+    out = {
+        "embed.W_E": _pop(state, "embed.weight", classes, d),
+        "pos_embed.W_pos": _pop(state, "pos_emb", 3, d),
+    }
     for layer in range(config.n_layers):
         for key, value in _translate_block(state, f"layers.{layer}", config).items():
             out[f"blocks.{layer}.{key}"] = value
     if config.final_norm != "off":
         out |= _affine(state, "final_ln", "ln_final", config)
     if not config.tied_unembed:
-        out["unembed.W_U"] = _pop(state, "unembed.weight")
+        out["unembed.W_U"] = _pop(state, "unembed.weight", d, classes)
     return out
 
 
 def _translate_block(state: dict[str, Tensor], prefix: str, config: ModelConfig) -> dict[str, Tensor]:
-    heads = config.n_heads
-    qkv = _pop(state, f"{prefix}.attn.in_proj_weight")
+    heads, d, m = config.n_heads, config.d_model, config.d_mlp
+    qkv = _pop(state, f"{prefix}.attn.in_proj_weight", 3 * d, d)
     q, k, v = rearrange(qkv, "(three h e) d -> three h d e", three=3, h=heads)
-    w_o = rearrange(_pop(state, f"{prefix}.attn.out_proj.weight"), "d (h e) -> h e d", h=heads)
+    w_o = rearrange(_pop(state, f"{prefix}.attn.out_proj.weight", d, d), "d (h e) -> h e d", h=heads)
     out = {"attn.W_Q": q, "attn.W_K": k, "attn.W_V": v, "attn.W_O": w_o}
     layers = {"fc1": "gate", "fc2": "in", "fc3": "out"} if config.gated_mlp else {"fc1": "in", "fc2": "out"}
     for theirs, ours in layers.items():
-        out[f"mlp.W_{ours}"] = _pop(state, f"{prefix}.mlp.{theirs}.weight").T
-        out[f"mlp.b_{ours}"] = _pop(state, f"{prefix}.mlp.{theirs}.bias")
+        n_out, n_in = (d, m) if ours == "out" else (m, d)
+        out[f"mlp.W_{ours}"] = _pop(state, f"{prefix}.mlp.{theirs}.weight", n_out, n_in).T
+        out[f"mlp.b_{ours}"] = _pop(state, f"{prefix}.mlp.{theirs}.bias", n_out)
     for theirs, ours in _read_affines(config).items():
         out |= _affine(state, f"{prefix}.{theirs}", ours, config)
     return out
 
 
 def _affine(state: dict[str, Tensor], theirs: str, ours: str, config: ModelConfig) -> dict[str, Tensor]:
-    out = {f"{ours}.w": _pop(state, f"{theirs}.weight")}
+    out = {f"{ours}.w": _pop(state, f"{theirs}.weight", config.d_model)}
     if config.norm == "ln":
-        out[f"{ours}.b"] = _pop(state, f"{theirs}.bias")
+        out[f"{ours}.b"] = _pop(state, f"{theirs}.bias", config.d_model)
     return out
 
 
@@ -124,11 +141,14 @@ def _never_read(config: ModelConfig) -> set[str]:
         f"layers.{layer}.{name}.{leaf}"
         for layer in range(config.n_layers)
         for name in unread
-        for leaf in ("weight", "bias")
+        for leaf in (("weight", "bias") if config.norm == "ln" else ("weight",))
     }
 
 
-def _pop(state: dict[str, Tensor], name: str) -> Tensor:
+def _pop(state: dict[str, Tensor], name: str, *shape: int) -> Tensor:
     if name not in state:
         raise ValueError(f"the state dict has no parameter '{name}'")
-    return state.pop(name)
+    value = state.pop(name)
+    if value.shape != shape:
+        raise ValueError(f"'{name}' has shape {tuple(value.shape)}, expected {shape}")
+    return value

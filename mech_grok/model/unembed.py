@@ -22,8 +22,9 @@ class GrokUnembed(Unembed):
 
     def forward(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab_out"]:
         (final_norm,) = self._final_norm
+        # The transpose made contiguous, as in the stock module, so that logits are equal to the last bit.
         residual = self.hook_in(residual if final_norm is None else final_norm(residual))
-        return self.hook_out(self.readout_scale * F.linear(residual, self.W_U.T, self.b_U))
+        return self.hook_out(self.readout_scale * F.linear(residual, self.W_U.T.contiguous(), self.b_U))
 
 
 class TiedUnembed(GrokUnembed):

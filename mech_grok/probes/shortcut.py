@@ -4,19 +4,16 @@ The scale-removed ("SR") loss of arXiv 2602.06702. Its code switches the whole m
 only norm is a unit MLP input, so that normalised attention loses its norms as well. Both readings are here.
 """
 
-from collections.abc import Callable
-from functools import partial
-
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformer_lens.hook_points import HookPoint
 
 from mech_grok.config import ModelConfig
+from mech_grok.model.norm_hooks import Hook, rewrite_norm
 from mech_grok.model.norm_sites import UNIT_EPS, pathway_sites, residual_sites
 from mech_grok.placement import ATTENTION_PATHWAYS
-from mech_grok.probes.observation import LOGITS, SPLITS, Hooks, Observation, logits_under
+from mech_grok.probes.observation import LOGITS, SPLITS, Observation, logits_under
 from mech_grok.probes.probe import Probe, variable
 from mech_grok.training.loss import correct, cross_entropy
 
@@ -30,12 +27,14 @@ _SWITCHED = (
 )
 
 
-def unit_mlp_hooks(config: ModelConfig) -> Hooks:
+def unit_mlp_hooks(config: ModelConfig) -> list[Hook]:
     """Hooks under which every MLP reads its input divided by its L2 norm, in place of norm and affine."""
-    return [pair for layer in range(config.n_layers) for pair in _replacing(f"blocks.{layer}.norm_mlp", unit)]
+    return [
+        pair for layer in range(config.n_layers) for pair in rewrite_norm(f"blocks.{layer}.norm_mlp", unit)
+    ]
 
 
-def bypass_hooks(config: ModelConfig) -> Hooks:
+def bypass_hooks(config: ModelConfig) -> list[Hook]:
     """Hooks under which every norm of a block but that on the MLP's input passes its input through."""
     sites = pathway_sites(config)
     names = [
@@ -46,7 +45,7 @@ def bypass_hooks(config: ModelConfig) -> Hooks:
         pair
         for layer in range(config.n_layers)
         for name in names
-        for pair in _replacing(f"blocks.{layer}.{name}", identity)
+        for pair in rewrite_norm(f"blocks.{layer}.{name}", identity)
     ]
 
 
@@ -58,25 +57,6 @@ def unit(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
 def identity(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
     """x itself."""
     return x
-
-
-def _replacing(norm: str, replacement: Callable[[Tensor], Tensor]) -> Hooks:
-    """Hooks that make a norm compute `replacement` of its input."""
-    seen: list[Tensor] = []
-    return [
-        (f"{norm}.hook_in", partial(_remember, seen=seen)),
-        (f"{norm}.hook_out", partial(_replace, seen=seen, replacement=replacement)),
-    ]
-
-
-def _remember(activation: Tensor, hook: HookPoint, *, seen: list[Tensor]) -> None:
-    seen.append(activation)
-
-
-def _replace(
-    activation: Tensor, hook: HookPoint, *, seen: list[Tensor], replacement: Callable[[Tensor], Tensor]
-) -> Tensor:
-    return replacement(seen.pop())
 
 
 def _compute(seen: Observation) -> xr.Dataset:

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from mech_grok.config import CellConfig
 from mech_grok.training.data import Examples, examples
+from mech_grok.training.forward import fast_logits
 from mech_grok.training.loss import Score, correct, cross_entropy, score
 from mech_grok.training.parameters import ParameterStack
-from mech_grok.training.plain_forward import plain_logits
-from mech_grok.training.table_forward import table_logits
 
 TRAIN_COLUMNS = ("train_loss", "train_accuracy", "grad_norm", "weight_norm", "update_norm")
 TEST_COLUMNS = ("test_loss", "test_accuracy")
@@ -110,7 +109,7 @@ class Trainer:
         self, leaves: dict[str, Tensor], rows: slice, data: Examples, offset: Tensor | None
     ) -> Tensor:
         parameters = {**leaves, **self.parameters.frozen_rows(rows)}
-        logits = stacked_logits(self.config, parameters, data.pairs[rows])
+        logits = fast_logits(parameters, data.pairs[rows], self.config.model)
         return logits if offset is None else logits - offset[rows]
 
     def optimiser_state(self) -> dict[str, Tensor]:
@@ -125,17 +124,12 @@ class Trainer:
             self._adamw.state[self._weights] = moved
 
 
-def stacked_logits(config: CellConfig, parameters: dict[str, Tensor], pairs: Tensor) -> Tensor:
-    """Logits [seed, n, class] by the fastest exact forward pass for the depth."""
-    forward = table_logits if config.model.n_layers == 1 else plain_logits
-    return forward(parameters, pairs, config.model)
-
-
 @torch.no_grad()
 def _initial_predictions(config: CellConfig, train: Examples, test: Examples) -> tuple[Tensor, Tensor]:
     initial = ParameterStack.initial(config)
     parameters = {**initial.named(), **initial.frozen}
-    return stacked_logits(config, parameters, train.pairs), stacked_logits(config, parameters, test.pairs)
+    on_train, on_test = (fast_logits(parameters, data.pairs, config.model) for data in (train, test))
+    return on_train, on_test
 
 
 def _norms(matrix: Tensor) -> Tensor:
