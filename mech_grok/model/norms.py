@@ -1,7 +1,5 @@
 """Norm modules with hook points on everything they compute."""
 
-from typing import Protocol, runtime_checkable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,15 +8,14 @@ from transformer_lens.hook_points import HookPoint
 from mech_grok.model.norm_sites import NormSite, centre_and_divisor
 
 
-@runtime_checkable
-class HasAffine(Protocol):
+class HasAffine(nn.Module):
     """Whatever stores a gain `w` and, for LayerNorm, a bias `b` (None for RMSNorm)."""
 
-    w: Tensor
-    b: Tensor | None
+    w: nn.Parameter
+    b: nn.Parameter | None
 
 
-class Affine(nn.Module):
+class Affine(HasAffine):
     """A gain `w`, and for LayerNorm a bias `b`, stored once for all the norms that read it."""
 
     def __init__(self, width: int, with_bias: bool, dtype: torch.dtype):
@@ -55,7 +52,7 @@ class Norm(nn.Module):
         return self.hook_out(apply_affine(normalized, self.affine))
 
 
-class OwnNorm(Norm):
+class OwnNorm(Norm, HasAffine):
     """A norm that stores its affine itself, under its own key: `ln_final.w`, `attn.q_norm.w`, `norm_q.w`."""
 
     def __init__(self, site: NormSite, width: int, dtype: torch.dtype):
