@@ -14,6 +14,8 @@ from mech_grok.config_file import load_cell, load_study, to_yaml
 from mech_grok.errors import UserError
 from mech_grok.placement import Placement, all_placements
 
+PRESETS = Path(__file__).parents[1] / "configs"
+
 same_folder = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None
 )
@@ -270,3 +272,11 @@ def test_set_dotted_copies():
     assert set_dotted(tree, "x.y", 9)["x"] == {"y": 9}
     assert set_dotted(tree, "d.e", 9)["d"] == {"e": 9}
     assert tree == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_preset_is_a_valid_study_named_after_its_file(preset: Path):
+    loaded = load_study(preset)
+    assert loaded.study == preset.stem
+    assert loaded.description
+    assert loaded.cells()

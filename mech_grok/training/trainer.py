@@ -120,8 +120,7 @@ class Trainer:
     def load_optimiser_state(self, state: dict[str, Tensor]) -> None:
         """Continue from the state that `optimiser_state` gave; an empty one is that of step 0."""
         if state:
-            moved = {n: t if n == "step" else t.to(self._weights.device) for n, t in state.items()}
-            self._adamw.state[self._weights] = moved
+            self._adamw.state[self._weights] = {n: t.to(self._weights.device) for n, t in state.items()}
 
 
 @torch.no_grad()
