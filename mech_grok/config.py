@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from mech_grok.placement import NormKind, Placement
+from mech_grok.placement import NormKind, Placement, all_placements
 from mech_grok.task import Operation, Task
 
 
@@ -28,6 +28,8 @@ class _Frozen(pydantic.BaseModel):
 
 def _parse_placement(value: object) -> Placement:
     if isinstance(value, Placement):
+        if value not in all_placements():
+            raise ValueError(f"{value!r} is no placement that can be trained; allowed: see all_placements()")
         return value
     if not isinstance(value, str):
         raise ValueError(f"a placement is a name such as mlp-pre or M, not {value!r}")
@@ -120,6 +122,9 @@ class OptimiserConfig(_Frozen):
     eps: float = Field(default=1e-8, gt=0)
 
 
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]  # what an int64 coordinate and torch's generator can hold
+
+
 class TrainingConfig(_Frozen):
     """How long, over which seeds, and what is recorded when.
 
@@ -128,11 +133,9 @@ class TrainingConfig(_Frozen):
     """
 
     steps: PositiveInt = 10_000
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=(456, 789, 111, 222, 333), min_length=1, strict=False
-    )
-    data_seed: int | None = Field(default=None, ge=0)
-    model_seed: int | None = Field(default=None, ge=0)
+    seeds: tuple[Seed, ...] = Field(default=(456, 789, 111, 222, 333), min_length=1, strict=False)
+    data_seed: Seed | None = None
+    model_seed: Seed | None = None
     evaluate_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 100
     optimiser_state_every: PositiveInt = 1_000

@@ -37,8 +37,8 @@ class GeneralisationSteps:
 def generalisation_steps(metrics: xr.Dataset) -> GeneralisationSteps:
     """The steps at which a run memorised and generalised.
 
-    Test metrics count at evaluated steps only. A seed without a value (it diverged) leaves the mean over
-    seeds undefined, so such a run is censored by the published rule.
+    Test metrics count at evaluated steps only. A diverged seed has no right answers: it pulls the mean over
+    seeds down, so such a run is censored by the published rule from then on.
 
     Args:
         metrics: train_accuracy, test_accuracy and test_loss, each (seed, step), with the boolean

@@ -1,7 +1,9 @@
 """Where normalisation sits: placements as values, with the names that the paper and its code give them."""
 
 import difflib
+import re
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from typing import Literal, get_args
 
@@ -55,7 +57,7 @@ class Placement:
         Raises:
             ValueError: for any other name; the message gives the nearest right one.
         """
-        placement = _BY_NAME.get(_fold(name))
+        placement = _BY_NAME.get(_fold(name)) or _parse_subset(_fold(name))
         if placement is None:
             raise ValueError(_unknown(name))
         return placement
@@ -91,9 +93,24 @@ def _subset_name(pathways: frozenset[Pathway]) -> str:
 
 
 def _fold(name: str) -> str:
-    return name.strip().lower().replace("{", "").replace("}", "").replace("^", "").replace("$", "")
+    return re.sub(r"[\s{}^$]", "", name.lower())
 
 
+def _parse_subset(folded: str) -> Placement | None:
+    """A subset in any order: `mlp+kq`, `v+q`."""
+    parts = folded.split("+")
+    letters = "".join(part for part in parts if part != "mlp")
+    if (
+        "" in parts
+        or not letters
+        or set(letters) - set(ATTENTION_PATHWAYS)
+        or len(set(letters)) < len(letters)
+    ):
+        return None
+    return Placement(frozenset(x for x in PATHWAYS if x in letters or (x == "mlp" and "mlp" in parts)))
+
+
+@cache
 def all_placements() -> tuple[Placement, ...]:
     """The sixteen pathway subsets, then `post`, `peri` and `mlp-inpnorm`."""
     subsets = (frozenset(c) for n in range(5) for c in combinations(PATHWAYS, n))

@@ -41,7 +41,11 @@ _CHUNK = 2048  # pairs in one pass: what keeps the MLP's activations in cache
 
 _CHANGE = "intervened minus untouched; NaN where the intervention applies to no pathway of the set"
 _ATTRIBUTES = {
-    "loss": ("cross-entropy of the untouched model", "nats", "mean over the pairs of the split, at ="),
+    "loss": (
+        "cross-entropy of the untouched model",
+        "nats",
+        "of its own logits at = (no initial prediction subtracted), mean over the pairs of the split",
+    ),
     "accuracy": ("accuracy of the untouched model", "1", "share of right answers in the split"),
     "loss_change": ("change in cross-entropy", "nats", _CHANGE),
     "accuracy_change": ("change in accuracy", "1", _CHANGE),

@@ -74,6 +74,8 @@ def normalised_pathways(config: ModelConfig) -> frozenset[Pathway]:
 def _places(
     model: GrokTransformer, pathways: Collection[str], layers: Collection[int] | None
 ) -> Iterator[tuple[int, Pathway]]:
+    if isinstance(pathways, str):
+        raise ValueError(f"pathways are given as a set: {{{pathways!r}}}")
     unknown = set(pathways) - set(PATHWAYS)
     if unknown:
         raise ValueError(f"unknown pathways {sorted(unknown)}; allowed: {', '.join(PATHWAYS)}")

@@ -15,9 +15,6 @@ from torch import Tensor
 from mech_grok.config import ModelConfig
 from mech_grok.placement import PATHWAYS, NormKind, Pathway
 
-DTYPE_EPS = -1.0
-"""As `eps`: the machine epsilon of the dtype, which is what torch's RMSNorm takes when none is given."""
-
 UNIT_EPS = 1e-12
 """Smallest divisor of the unit norm, as in `torch.nn.functional.normalize`."""
 
@@ -28,12 +25,12 @@ class NormSite:
 
     Attributes:
         kind: `ln`, `rms`, `unit` (division by the L2 norm) or None (identity).
-        eps: added under the root; `DTYPE_EPS` for the dtype's own.
+        eps: added under the root; None for the dtype's own, which torch's RMSNorm takes when none is given.
         affine: key of gain and bias inside the block (`ln1`), or None where there is no affine.
     """
 
     kind: NormKind | Literal["unit"] | None = None
-    eps: float = 0.0
+    eps: float | None = 0.0
     affine: str | None = None
 
 
@@ -62,7 +59,7 @@ def standardise(x: Float[Tensor, "*batch d"], site: NormSite) -> Float[Tensor, "
 
 def numeric_eps(site: NormSite, dtype: torch.dtype) -> float:
     """The number that is added under the root."""
-    return torch.finfo(dtype).eps if site.eps == DTYPE_EPS else site.eps
+    return torch.finfo(dtype).eps if site.eps is None else site.eps
 
 
 def pathway_sites(config: ModelConfig) -> dict[Pathway, NormSite]:
@@ -77,7 +74,7 @@ def pathway_sites(config: ModelConfig) -> dict[Pathway, NormSite]:
 
 def _pathway_site(config: ModelConfig, pathway: Pathway) -> NormSite:
     if pathway == "mlp":
-        late_eps = 1e-5 if config.norm == "ln" else DTYPE_EPS
+        late_eps = 1e-5 if config.norm == "ln" else None
         return NormSite(config.norm, late_eps if config.placement.arrangement == "peri" else 0.0, "ln2")
     return NormSite(config.norm, 0.0, "ln1" if config.shared_affine else f"norm_{pathway}")
 
@@ -88,7 +85,7 @@ def residual_sites(config: ModelConfig) -> dict[str, NormSite]:
     Keys are the module names `norm_resid_mid`, `norm_resid_post`, `norm_attn_out`, `norm_mlp_out`. The
     affines live under TransformerLens' names: `ln1_post` and `ln2_post` are those of norms on outputs.
     """
-    late_eps = 1e-5 if config.norm == "ln" else DTYPE_EPS
+    late_eps = 1e-5 if config.norm == "ln" else None
     return {
         "post": {
             "norm_resid_mid": NormSite(config.norm, 0.0, "ln1"),

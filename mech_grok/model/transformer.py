@@ -26,6 +26,9 @@ class GrokTransformer(HookedTransformer):
     normalisation, every block has `norm_q`, `norm_k`, `norm_v`, `norm_mlp` with `hook_in`, `hook_scale`
     (the divisor, 1 where not normalised), `hook_normalized` and `hook_out`, in every placement.
 
+    TransformerLens' own logit attribution (`cache.logit_attrs`) knows neither norms on the residual stream
+    (`post`, `peri`, `ln_final`) nor the readout scale; `mech_grok.probes.residual.decompose_residual` does.
+
     Args:
         config: size, placement and initialisation.
         p: the modulus; token p is `=`.

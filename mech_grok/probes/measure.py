@@ -38,7 +38,7 @@ def measure(
     """What the named probes find in one model at one checkpoint.
 
     All share one forward pass over the p^2 pairs, which keeps only the activations that they name. The
-    datasets have neither a seed nor a step dimension.
+    datasets have neither a seed nor a step dimension. Of a diverged model every value is NaN.
 
     Args:
         model: the checkpoint; it is left as it was.
@@ -58,7 +58,10 @@ def measure(
         at_equals=_union(probe.at_equals(config) for probe in probes),
         at_all_positions=_union(probe.at_all_positions(config) for probe in probes),
     )
-    return {probe.name: probe.compute(seen).assign_attrs(title=probe.title) for probe in probes}
+    found = {probe.name: probe.compute(seen).assign_attrs(title=probe.title) for probe in probes}
+    # TransformerLens turns the NaN patterns of a diverged model into zeros, which look like a measurement.
+    diverged = not all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    return {name: xr.full_like(data, np.nan) for name, data in found.items()} if diverged else found
 
 
 def find_probe(name: str) -> Probe:

@@ -84,8 +84,8 @@ def _scores(
             seen.split_means(losses),
             long_name=f"loss{suffix}",
             units="nats",
-            definition="Cross-entropy at '=' over all p + 1 classes in float64, mean over the pairs of the "
-            f"split{intervention}.",
+            definition="Cross-entropy of the model's own logits (no initial prediction subtracted) at '=' "
+            f"over all p + 1 classes in float64, mean over the pairs of the split{intervention}.",
         ),
         name.format("accuracy"): variable(
             ("split",),

@@ -27,13 +27,23 @@ Rows = dict[str, np.ndarray]
 class Trainer:
     """Trains the parameters of a cell; `step` is the number of updates done."""
 
-    def __init__(self, config: CellConfig, parameters: ParameterStack, step: int = 0):
+    def __init__(
+        self,
+        config: CellConfig,
+        parameters: ParameterStack,
+        step: int = 0,
+        initial: ParameterStack | None = None,
+    ):
+        """Continue at `step` from `parameters`; `initial` are those of step 0, by default the same ones.
+
+        The initial ones matter where `training.subtract_initial_prediction` is set.
+        """
         self.config = config
         self.parameters = parameters
         self.step = step
         self._train, self._test = examples(config, "train"), examples(config, "test")
         self._offsets = (
-            _initial_predictions(config, self._train, self._test)
+            _predictions(config, initial or parameters, self._train, self._test)
             if config.training.subtract_initial_prediction
             else (None, None)
         )
@@ -124,9 +134,11 @@ class Trainer:
 
 
 @torch.no_grad()
-def _initial_predictions(config: CellConfig, train: Examples, test: Examples) -> tuple[Tensor, Tensor]:
-    initial = ParameterStack.initial(config)
-    parameters = {**initial.named(), **initial.frozen}
+def _predictions(
+    config: CellConfig, stack: ParameterStack, train: Examples, test: Examples
+) -> tuple[Tensor, Tensor]:
+    """Logits of every seed on its own train and test pairs."""
+    parameters = {**stack.named(), **stack.frozen}
     on_train, on_test = (fast_logits(parameters, data.pairs, config.model) for data in (train, test))
     return on_train, on_test
 
