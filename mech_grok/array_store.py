@@ -4,12 +4,16 @@ A Zarr store is laid out in full before anything is written; then each step is w
 and marked as done last. Appending instead loses or corrupts data when the process is killed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 import zarr
+
+from mech_grok.errors import UserError
+from mech_grok.signals import held
 
 _DONE = "step_done"
 
@@ -35,13 +39,14 @@ class StepStore:
     def write(self, step: int, per_seed: Sequence[xr.Dataset]) -> None:
         """Write one step: a Dataset per seed, all with the same variables."""
         data = xr.concat(per_seed, dim="seed", combine_attrs="override", coords="minimal", compat="override")
-        if not self.path.exists():
-            self._lay_out(data)
         index = self._steps.index(step)
-        group = zarr.open_group(self.path, mode="r+")
-        for name, variable in data.data_vars.items():
-            _array(group, str(name))[:, index] = variable.transpose("seed", ...).values
-        _array(group, _DONE)[index] = True
+        with undamaged(self.path):
+            if not self.path.exists():
+                self._lay_out(data)
+            group = zarr.open_group(self.path, mode="r+")
+            for name, variable in data.data_vars.items():
+                _array(group, str(name))[:, index] = variable.transpose("seed", ...).values
+            _array(group, _DONE)[index] = True
 
     def _lay_out(self, data: xr.Dataset) -> None:
         """Create the whole store, empty, under a temporary name, and rename it."""
@@ -66,10 +71,39 @@ class StepStore:
 
 def read_steps(path: Path) -> xr.Dataset:
     """The wholly written steps of a store, in memory."""
-    data = xr.load_dataset(path, engine="zarr", consolidated=False)
+    data = load_store(path)
     text = {n: (c.dims, np.array(c.values.tolist())) for n, c in data.coords.items() if _is_text(c)}
     data = data.assign_coords(text)
     return data.isel(step=np.flatnonzero(data[_DONE].values)).drop_vars(_DONE)
+
+
+def load_store(path: Path) -> xr.Dataset:
+    """A whole Zarr store, in memory.
+
+    Raises:
+        UserError: the store is damaged.
+    """
+    with undamaged(path):
+        return xr.load_dataset(path, engine="zarr", consolidated=False)
+
+
+@contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """Read or write a Zarr store; one that cannot be decoded is the user's to replace.
+
+    Interrupts wait until the block is done, since Zarr works in threads that outlive an exception here.
+
+    Raises:
+        UserError: metadata or a chunk is missing or damaged.
+    """
+    try:
+        with held():
+            yield
+    except (ValueError, RuntimeError, KeyError, FileNotFoundError) as error:
+        raise UserError(
+            f"{path}: damaged, or not a Zarr store ({error}); restore it, or delete it and make it again "
+            "(metrics are made by training)"
+        ) from error
 
 
 def _portable_labels(data: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -84,8 +118,9 @@ def _is_text(coordinate: xr.DataArray) -> bool:
 def _done_steps(path: Path) -> set[int]:
     if not path.exists():
         return set()
-    group = zarr.open_group(path, mode="r")
-    steps, done = np.asarray(_array(group, "step")[:]), np.asarray(_array(group, _DONE)[:])
+    with undamaged(path):
+        group = zarr.open_group(path, mode="r")
+        steps, done = np.asarray(_array(group, "step")[:]), np.asarray(_array(group, _DONE)[:])
     return {int(s) for s in steps[done]}
 
 

@@ -2,13 +2,18 @@
 
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
 from mech_grok.errors import UserError
+from mech_grok.signals import Interrupted, Terminated, unwinding
+
+if TYPE_CHECKING:
+    from mech_grok.study import Target
 
 app = App(
     name="mech-grok",
@@ -16,13 +21,14 @@ app = App(
     "ablate the pathways, and write an interactive report.",
     version=lambda: __import__("importlib.metadata").metadata.version("mech-grok"),
     help_format="plaintext",
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 
-Target = Annotated[Path, Parameter(help="A config file (.yaml), a run directory, or a folder of runs.")]
+Where = Annotated[Path, Parameter(help="A config file (.yaml), a run directory, or a folder of runs.")]
 Config = Annotated[Path, Parameter(help="A study's config file, for example configs/quickstart.yaml.")]
-Overrides = Annotated[
-    tuple[str, ...], Parameter(help="Changes to the config: training.steps=500 model.placement=M ...")
-]
+Override = Annotated[str, Parameter(help="Changes to the config: training.steps=500 model.placement=M")]
+SameOverride = Annotated[str, Parameter(help="Changes to the config, as given to train.")]
 Out = Annotated[Path, Parameter(help="Where runs live: OUT/<study>/<cell>/.")]
 Resume = Annotated[bool, Parameter(negative="", help="Continue unfinished runs from their last checkpoint.")]
 PrintConfig = Annotated[bool, Parameter(negative="", help="Print the effective config as YAML and stop.")]
@@ -32,7 +38,7 @@ DryRun = Annotated[bool, Parameter(negative="", help="Say what would be done and
 @app.command
 def run(
     config: Config,
-    *overrides: Annotated[str, Parameter(help="Changes to the config: training.steps=500 model.placement=M")],
+    *overrides: Override,
     out: Out = Path("runs"),
     resume: Resume = False,
     print_config: PrintConfig = False,
@@ -40,115 +46,98 @@ def run(
 ) -> None:
     """The main job: train, probe and ablate every cell of a config, then one report over them."""
     from mech_grok.config_file import load_study
-    from mech_grok.study import run_study
+    from mech_grok.study import run_target, study_target
 
-    study = load_study(config, overrides)
-    if not _only_shown(study, out, print_config, dry_run):
-        print(f"report: {run_study(study, out, resume, _command())}")
+    target = study_target(load_study(config, overrides), out)
+    if _goes_on(target, print_config, dry_run):
+        print(f"report: {run_target(target, resume, _command('run', config, overrides, out))}")
 
 
 @app.command
 def train(
-    target: Target,
-    *overrides: Annotated[str, Parameter(help="Changes to the config: training.steps=500 model.placement=M")],
+    target: Where,
+    *overrides: Override,
     out: Out = Path("runs"),
     resume: Resume = False,
     print_config: PrintConfig = False,
     dry_run: DryRun = False,
 ) -> None:
     """Train every cell of a config, or continue existing runs (with --resume)."""
-    from mech_grok.config_file import load_study
-    from mech_grok.study import is_config, target_runs, train_study
-    from mech_grok.train_stage import train_cell
+    from mech_grok.study import find_target, train_target
 
-    if is_config(target):
-        study = load_study(target, overrides)
-        if _only_shown(study, out, print_config, dry_run):
-            return
-        runs = train_study(study, out, resume, _command())
-    else:
-        from mech_grok.run import Run
-
-        paths = target_runs(target, overrides, out)
-        runs = [train_cell(path, Run(path).config, resume, _command()) for path in paths]
-    for trained in runs:
-        print(f"run: {trained.path}")
+    found = find_target(target, overrides, out)
+    if _goes_on(found, print_config, dry_run):
+        for trained in train_target(found, resume, _command("train", target, overrides, out)):
+            print(f"run: {trained.path}")
 
 
 @app.command
 def probe(
-    target: Target,
-    *overrides: Annotated[str, Parameter(help="Changes to the config, as given to train")],
+    target: Where,
+    *overrides: SameOverride,
     probes: Annotated[
         tuple[str, ...], Parameter(consume_multiple=True, negative="", help="Which probes; default: all.")
     ] = (),
     out: Out = Path("runs"),
 ) -> None:
     """Record what the probes see at every checkpoint and seed."""
+    from mech_grok.study import find_target, recorded_runs
+
+    runs = recorded_runs(find_target(target, overrides, out))
     from mech_grok.checkpoint_stages import probe_run
-    from mech_grok.run import Run
-    from mech_grok.study import target_runs
 
-    for path in target_runs(target, overrides, out):
-        probe_run(Run(path), probes)
-        print(f"probes: {path / 'probes'}")
+    for recorded in runs:
+        probe_run(recorded, probes)
+        print(f"probes: {recorded.path / 'probes'}")
 
 
 @app.command
-def ablate(
-    target: Target,
-    *overrides: Annotated[str, Parameter(help="Changes to the config, as given to train")],
-    out: Out = Path("runs"),
-) -> None:
+def ablate(target: Where, *overrides: SameOverride, out: Out = Path("runs")) -> None:
     """Score bypassing and inserting norms on sets of pathways, at every checkpoint and seed."""
-    from mech_grok.checkpoint_stages import ablate_run
-    from mech_grok.run import Run
-    from mech_grok.study import target_runs
+    from mech_grok.study import find_target, recorded_runs
 
-    for path in target_runs(target, overrides, out):
-        ablate_run(Run(path))
-        print(f"ablations: {path / 'ablations.zarr'}")
+    runs = recorded_runs(find_target(target, overrides, out))
+    from mech_grok.checkpoint_stages import ablate_run
+
+    for recorded in runs:
+        ablate_run(recorded)
+        print(f"ablations: {recorded.path / 'ablations.zarr'}")
 
 
 @app.command
-def report(
-    target: Target,
-    *overrides: Annotated[str, Parameter(help="Changes to the config, as given to train")],
-    out: Out = Path("runs"),
-) -> None:
-    """Write one interactive page over the runs of a study."""
-    from mech_grok.study import target_runs, write_report
+def report(target: Where, *overrides: SameOverride, out: Out = Path("runs")) -> None:
+    """Write one interactive page over runs, into `report/` of their study or of the folder named."""
+    from mech_grok.study import find_target, report_target
 
-    print(f"report: {write_report(target_runs(target, overrides, out))}")
+    print(f"report: {report_target(find_target(target, overrides, out))}")
 
 
 @app.command(name="ls")
-def list_runs(
-    folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs"),
-) -> None:
+def list_runs(folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs")) -> None:
     """Runs on disk: placement, seeds, steps done, generalisation step."""
     from mech_grok.listing import print_runs
 
     print_runs(folder)
 
 
-def _only_shown(study: object, out: Path, print_config: bool, dry_run: bool) -> bool:
-    """Print the config or the plan, if asked to; whether that was all."""
-    from mech_grok.config import StudyConfig
+def _goes_on(target: "Target", print_config: bool, dry_run: bool) -> bool:
+    """Print the config, if asked to, else what will be done; whether it is then to be done."""
     from mech_grok.config_file import to_yaml
+    from mech_grok.progress import say
     from mech_grok.study import plan
 
-    assert isinstance(study, StudyConfig)
     if print_config:
-        print(to_yaml(study), end="")
-    if dry_run:
-        print("\n".join(plan(study, out)))
-    return print_config or dry_run
+        configs = [target.study] if target.study else target.cells.values()
+        print("---\n".join(map(to_yaml, configs)), end="")
+    if dry_run or not print_config:
+        say("\n".join(plan(target)))
+    return not (print_config or dry_run)
 
 
-def _command() -> str:
+def _command(name: str, target: Path, overrides: tuple[str, ...], out: Path) -> str:
     """The command that was given, as a shell would take it again."""
-    return shlex.join(["mech-grok", *(a for a in sys.argv[1:] if a != "--resume")])
+    where = [] if out == Path("runs") else ["--out", str(out)]
+    return shlex.join(["mech-grok", name, str(target), *overrides, *where])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -156,20 +145,26 @@ def main(arguments: list[str] | None = None) -> None:
     # Idle OpenMP threads that spin slow everything down many times over when another process wants the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        with unwinding():
+            app(arguments, exit_on_error=False, print_error=False)
+            sys.stdout.flush()
     except CycloptsError as error:
-        _stop(" ".join(str(error).split()), 2)
+        command = " ".join(["mech-grok", *(error.command_chain or ())])
+        _stop(f"{' '.join(str(error).split())} See {command} --help.", 2)
     except UserError as error:
         _stop(str(error), 2)
+    except (Interrupted, Terminated) as error:
+        _stop(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _stop("interrupted", 130)
-    except BaseException as error:
-        code = getattr(error, "exit_code", None)  # a signal's, without importing the training for it
-        if code is None:
-            raise
-        _stop(str(error), code)
+        _stop("interrupted", 128 + signal.SIGINT)
+    except BrokenPipeError:
+        # Whoever read the output has gone; what is still buffered for it must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    except OSError as error:
+        _stop(f"{error.filename or 'writing'}: {error.strerror or error}", 2)
 
 
-def _stop(message: str, code: int) -> None:
+def _stop(message: str, code: int) -> NoReturn:
     print(f"mech-grok: {message}", file=sys.stderr)
     raise SystemExit(code)

@@ -1,12 +1,15 @@
 """What a run was made with: versions, hardware, threads."""
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
 _PACKAGES = ("mech-grok", "torch", "transformer-lens", "numpy", "xarray", "zarr", "plotly")
+_BITS_DEPEND_ON = ("mech_grok", "torch", "platform", "cpu", "threads", "device", "stack_size")
 
 
 def describe_environment(device: str) -> dict[str, str | int]:
@@ -19,6 +22,11 @@ def describe_environment(device: str) -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
     }
+
+
+def differences(first: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What has changed, name -> value now, of that on which training depends bit for bit."""
+    return {name: now[name] for name in _BITS_DEPEND_ON if name in first and first[name] != now[name]}
 
 
 def _cpu_name() -> str:

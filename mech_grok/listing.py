@@ -1,6 +1,7 @@
 """The table of runs on disk."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -25,7 +26,7 @@ def print_runs(folder: Path) -> None:
 
 def _row(run: Run) -> tuple[str, ...]:
     done, total = max(run.steps_done, 0), run.config.training.steps
-    generalised = _generalised(generalisation_steps(run.metrics)) if done else "-"
+    generalised = _generalised(generalisation_steps(run.metrics), run.diverged) if done else "-"
     return (
         str(run.path),
         run.config.model.placement.label,
@@ -35,7 +36,11 @@ def _row(run: Run) -> tuple[str, ...]:
     )
 
 
-def _generalised(steps: GeneralisationSteps) -> str:
-    return ", ".join(
-        f"{s}: {'not yet' if step is None else f'{step:,}'}" for s, step in steps.accuracy.items()
-    )
+def _generalised(steps: GeneralisationSteps, diverged: Mapping[int, int]) -> str:
+    return ", ".join(f"{seed}: {_when(step, diverged.get(seed))}" for seed, step in steps.accuracy.items())
+
+
+def _when(generalised: int | None, diverged: int | None) -> str:
+    reached = "" if generalised is None else f"{generalised:,}"
+    lost = "" if diverged is None else f"diverged at {diverged:,}"
+    return " then ".join(filter(None, [reached, lost])) or "not yet"

@@ -1,11 +1,13 @@
 """What a run is doing, on the console: one live line on a terminal, a plain line now and then elsewhere."""
 
+import shutil
 import sys
 import time
 from types import TracebackType
 
 _PLAIN_EVERY_S = 15.0
 _LIVE_EVERY_S = 0.2
+_CLEAR = "\r\x1b[2K"
 
 
 def say(text: str) -> None:
@@ -43,10 +45,15 @@ class Progress:
         self._shown_at = now
         line = self._line(done, now - self._started, note)
         if self._live:
-            sys.stdout.write(f"\r\x1b[2K{line}")
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be written over
+            sys.stdout.write(f"{_CLEAR}{line[:width]}")
             sys.stdout.flush()
         else:
             say(line)
+
+    def note(self, text: str) -> None:
+        """Print a line that stays, in place of the live one."""
+        say(f"{_CLEAR}{text}" if self._live else text)
 
     def _line(self, done: int, elapsed: float, note: str) -> str:
         rate = (done - self._first) / elapsed if elapsed > 0 else 0.0

@@ -12,7 +12,7 @@ import difflib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,13 +20,15 @@ import xarray as xr
 from jaxtyping import Int
 from torch import Tensor
 
-from mech_grok.array_store import read_steps
+from mech_grok.array_store import load_store, read_steps
 from mech_grok.config import CellConfig
 from mech_grok.config_file import load_cell
 from mech_grok.errors import UserError
-from mech_grok.model import GrokTransformer
 from mech_grok.task import Split
 from mech_grok.training.checkpoints import check_shapes, load_tensors, saved_steps, weights_path
+
+if TYPE_CHECKING:
+    import mech_grok.model  # TransformerLens takes seconds to import; only models need it
 
 
 class Run:
@@ -74,7 +76,10 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """Versions, hardware, threads, wall time and command of the training."""
         path = self.path / "environment.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            raise UserError(f"{path}: not JSON ({error}); delete it to go on without it") from None
 
     @property
     def metrics(self) -> xr.Dataset:
@@ -84,10 +89,7 @@ class Run:
         of it, `test_loss`, `test_accuracy` after it (NaN unless the coordinate `evaluated` is true).
         Losses in nats over all p + 1 classes.
         """
-        path = self.path / "metrics.zarr"
-        if not path.exists():
-            raise UserError(f"{self.path}: no metrics yet")
-        data = xr.load_dataset(path, engine="zarr", consolidated=False)
+        data = load_store(self.path / "metrics.zarr")
         return data.isel(step=slice(0, max(self.steps_done, 0)))
 
     @property
@@ -100,8 +102,10 @@ class Run:
         steps = metrics.step.values
         return {s: int(steps[b.argmax()]) for s, b in zip(self.seeds, bad, strict=True) if b.any()}
 
-    def model(self, seed: int | None = None, step: int | None = None) -> GrokTransformer:
+    def model(self, seed: int | None = None, step: int | None = None) -> "mech_grok.model.GrokTransformer":
         """The model of one seed (default: the first) at one checkpoint (default: the last)."""
+        from mech_grok.model import GrokTransformer
+
         seed = self.seeds[0] if seed is None else seed
         step = self.steps_done if step is None else step
         row, weights = self._seed_row(seed), self._weights(step)
@@ -153,6 +157,8 @@ class Run:
 
     @cached_property
     def _expected_shapes(self) -> dict[str, torch.Size]:
+        from mech_grok.model import GrokTransformer
+
         model = GrokTransformer(self.config.model, self.config.task.p)
         named = {**model.trained_parameters(), **model.frozen_parameters()}
         return {n: torch.Size([len(self.seeds), *p.shape]) for n, p in named.items()}
@@ -182,3 +188,32 @@ def load_run(path: str | Path) -> Run:
         UserError: the path is no run directory.
     """
     return Run(path)
+
+
+def check_same_config(path: Path, config: CellConfig) -> None:
+    """Refuse to write into the run of another config.
+
+    Raises:
+        UserError: the directory's config differs; the message names the first key that does.
+    """
+    difference = first_difference(Run(path).config, config)
+    if difference:
+        raise UserError(
+            f"{path} holds a run of another config ({difference}); choose another study=NAME or --out"
+        )
+
+
+def first_difference(old: CellConfig, new: CellConfig) -> str | None:
+    """The first key whose values differ, as `model.placement: mlp-pre here, off asked for`; None if equal."""
+    there, asked = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    for key, value in there.items():
+        if asked[key] != value:
+            return f"{key}: {value} there, {asked[key]} asked for"
+    return None
+
+
+def _flatten(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -5,17 +5,23 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 import zarr
+from torch import Tensor
 
+from mech_grok.array_store import undamaged
 from mech_grok.config import CellConfig
 from mech_grok.config_file import to_yaml
-from mech_grok.environment import describe_environment
+from mech_grok.environment import describe_environment, differences
 from mech_grok.errors import UserError
-from mech_grok.run import Run
+from mech_grok.run import Run, check_same_config
+from mech_grok.signals import held
 from mech_grok.training.checkpoints import (
+    check_shapes,
     drop_optimiser_states,
     load_tensors,
     optimiser_path,
@@ -61,43 +67,13 @@ def prepare(path: Path, config: CellConfig) -> None:
     """
     if (path / "config.yaml").exists():
         check_same_config(path, config)
-    else:
-        write_whole(path / "config.yaml", to_yaml(config).encode())
-    if not (path / "metrics.zarr").exists():
-        _lay_out_metrics(path / "metrics.zarr", config)
-
-
-def check_same_config(path: Path, config: CellConfig) -> None:
-    """Refuse to write into the run of another config.
-
-    Raises:
-        UserError: the directory's config differs; the message names the first key that does.
-    """
-    difference = first_difference(Run(path).config, config)
-    if difference:
-        raise UserError(
-            f"{path} holds a run of another config ({difference}); choose another study=NAME or --out"
-        )
-
-
-def first_difference(old: CellConfig, new: CellConfig) -> str | None:
-    """The first key whose values differ, as `model.placement: mlp-pre here, off asked for`; None if equal."""
-    there, asked = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
-    for key, value in there.items():
-        if asked[key] != value:
-            return f"{key}: {value} there, {asked[key]} asked for"
-    return None
-
-
-def _flatten(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        return
+    _lay_out_metrics(path / "metrics.zarr", config)
+    write_whole(path / "config.yaml", to_yaml(config).encode())  # last: it makes the directory a run
 
 
 def _lay_out_metrics(path: Path, config: CellConfig) -> None:
-    """Create all rows, empty, under a temporary name, and rename; a chunk holds one checkpoint interval."""
+    """Create all rows, empty; a chunk holds one checkpoint interval."""
     training = config.training
     steps = np.arange(1, training.steps + 1)
     shape = (len(training.seeds), training.steps)
@@ -113,20 +89,19 @@ def _lay_out_metrics(path: Path, config: CellConfig) -> None:
         },
     )
     chunk = {"chunks": (len(training.seeds), min(training.checkpoint_every, training.steps))}
-    temporary = path.with_name(f".{path.name}.partial")
-    empty.to_zarr(
-        temporary, mode="w", encoding=dict.fromkeys(COLUMNS, chunk), consolidated=False, zarr_format=3
-    )
-    temporary.rename(path)
+    encoding = dict.fromkeys(COLUMNS, chunk)
+    with held():
+        empty.to_zarr(path, mode="w", encoding=encoding, consolidated=False, zarr_format=3)
 
 
 def write_rows(path: Path, first_step: int, rows: Rows) -> None:
     """Write consecutive metric rows; the first is that of `first_step` (1-based)."""
-    group = zarr.open_group(path / "metrics.zarr", mode="r+")
-    for name, values in rows.items():
-        array = group[name]
-        assert isinstance(array, zarr.Array)
-        array[:, first_step - 1 : first_step - 1 + values.shape[1]] = values
+    with undamaged(path / "metrics.zarr"):
+        group = zarr.open_group(path / "metrics.zarr", mode="r+")
+        for name, values in rows.items():
+            array = group[name]
+            assert isinstance(array, zarr.Array)
+            array[:, first_step - 1 : first_step - 1 + values.shape[1]] = values
 
 
 def save_checkpoint(path: Path, trainer: Trainer) -> None:
@@ -141,25 +116,55 @@ def save_checkpoint(path: Path, trainer: Trainer) -> None:
 
 
 def load_trainer(path: Path, config: CellConfig, step: int) -> Trainer:
-    """The trainer as it was after `step` updates."""
+    """The trainer as it was after `step` updates.
+
+    Raises:
+        UserError: weights or optimiser state are damaged, or not of this config.
+    """
     folder = path / "checkpoints"
-    weights = load_tensors(weights_path(folder, step))
-    initial = ParameterStack.initial(config)
-    own = {**initial.named(), **initial.frozen}
+    parameters = ParameterStack.initial(config)
+    own = {**parameters.named(), **parameters.frozen}
+    weights = _load_like(weights_path(folder, step), own)
     for name, tensor in own.items():
         tensor.copy_(weights[name])
-    trainer = Trainer(config, initial, step)
-    trainer.load_optimiser_state(load_tensors(optimiser_path(folder, step)) if step else {})
+    trainer = Trainer(config, parameters, step)
+    if step:
+        moment = parameters.flat
+        like = {"exp_avg": moment, "exp_avg_sq": moment, "step": torch.tensor(0.0)}
+        trainer.load_optimiser_state(_load_like(optimiser_path(folder, step), like))
     return trainer
 
 
-def record_environment(path: Path, config: CellConfig, seconds: float, command: str) -> None:
-    """Add a training session's wall time to `environment.json`, with versions and hardware."""
-    before = Run(path).environment
-    content = {
-        **describe_environment(config.training.device),
-        "command": before.get("command", command),
-        "stack_size": len(config.training.seeds),
-        "wall_seconds": round(before.get("wall_seconds", 0.0) + seconds, 3),
-    }
+def _load_like(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    tensors = load_tensors(path)
+    check_shapes(path, tensors, {name: tensor.shape for name, tensor in like.items()})
+    return tensors
+
+
+def begin_session(path: Path, config: CellConfig, step: int, command: str) -> dict[str, Any]:
+    """Record what a training session runs on in `environment.json`, which keeps what the first ran on.
+
+    Args:
+        step: updates done when the session begins.
+
+    Returns:
+        What differs from the first session (name -> value now), so that bits may differ from here on.
+    """
+    now = {**describe_environment(config.training.device), "stack_size": len(config.training.seeds)}
+    first = Run(path).environment if step else {}
+    content = {**now, "command": command, "wall_seconds": 0.0, **first}
+    changed = differences(first, now)
+    if changed:
+        content["continued"] = [*first.get("continued", []), {"step": step, **changed}]
+    _write_environment(path, content)
+    return changed
+
+
+def add_wall_time(path: Path, seconds: float) -> None:
+    """Add a training session's wall time to `environment.json`."""
+    content = Run(path).environment
+    _write_environment(path, {**content, "wall_seconds": round(content["wall_seconds"] + seconds, 3)})
+
+
+def _write_environment(path: Path, content: dict[str, Any]) -> None:
     write_whole(path / "environment.json", json.dumps(content, indent=2).encode())

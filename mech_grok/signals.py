@@ -1,7 +1,8 @@
-"""Signals that ask a training process for a checkpoint: SIGUSR1 for one only, SIGTERM and Ctrl-C to stop."""
+"""Signals: SIGUSR1 asks a training process for a checkpoint, SIGTERM and Ctrl-C for one and to stop."""
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -13,6 +14,12 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
         super().__init__(f"stopped by {signal.Signals(signal_number).name}; continue with --resume: {path}")
         self.exit_code = 128 + signal_number
         """The shell's convention: 130 for Ctrl-C, 143 for SIGTERM."""
+
+
+class Terminated(BaseException):
+    """SIGTERM outside training: unwinds like Ctrl-C's KeyboardInterrupt."""
+
+    exit_code = 128 + signal.SIGTERM
 
 
 class Requests:
@@ -27,27 +34,70 @@ class Requests:
         return self.checkpoint or self.stop_signal is not None
 
 
+Handler = Callable[[int, FrameType | None], None]
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Outside training: SIGTERM raises `Terminated`, and SIGUSR1 finds nothing to write."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated("terminated")
+
+    def ignore(number: int, frame: FrameType | None) -> None:
+        pass
+
+    with _handling({signal.SIGTERM: terminate, signal.SIGUSR1: ignore}):
+        yield
+
+
 @contextmanager
 def listening() -> Iterator[Requests]:
-    """Catch the three signals while the block runs; a second Ctrl-C interrupts at once."""
+    """Catch the three signals while the block runs; a second one that stops does so at once."""
     requests = Requests()
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
         if requests.stop_signal is not None:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated("terminated")
         requests.stop_signal = number
 
     def ask_for_checkpoint(number: int, frame: FrameType | None) -> None:
         requests.checkpoint = True
 
-    handlers = {
+    handlers: dict[int, Handler] = {
         signal.SIGINT: ask_to_stop,
         signal.SIGTERM: ask_to_stop,
         signal.SIGUSR1: ask_for_checkpoint,
     }
+    with _handling(handlers):
+        yield requests
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the block is done."""
+    waiting: list[int] = []
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        waiting.append(number)
+
+    try:
+        with _handling({signal.SIGINT: wait, signal.SIGTERM: wait}):
+            yield
+    finally:
+        for number in waiting:
+            signal.raise_signal(number)
+
+
+@contextmanager
+def _handling(handlers: Mapping[int, Handler]) -> Iterator[None]:
+    """Handle signals while the block runs; Python allows that in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield requests
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

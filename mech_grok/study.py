@@ -1,33 +1,89 @@
 """A study from config to report: its cells, where they live on disk, and the main job over all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mech_grok.config import CellConfig, StudyConfig
 from mech_grok.config_file import load_cell, load_study, to_yaml
 from mech_grok.errors import UserError
 
-DEFAULT_ROOT = Path("runs")
+if TYPE_CHECKING:
+    import mech_grok.run  # torch takes seconds to import, and a plan needs none of it
 
 
-def run_paths(study: StudyConfig, root: Path) -> dict[Path, CellConfig]:
-    """Run directory -> config of every cell: `<root>/<study>/<cell>`."""
-    return {root / study.study / name: cell for name, cell in study.cells().items()}
+@dataclass(frozen=True)
+class Target:
+    """What a command works on: cells, and where they live.
+
+    Attributes:
+        folder: the study's directory, or the directory that the user named; the report goes here.
+        cells: run directory -> config, in the order of the study.
+        study: the config that the cells come from; None if they were found on disk.
+    """
+
+    folder: Path
+    cells: Mapping[Path, CellConfig]
+    study: StudyConfig | None = None
 
 
-def plan(study: StudyConfig, root: Path) -> list[str]:
-    """One line per cell: what training it would mean, and what is on disk already. Touches nothing."""
-    return [_plan_line(path, cell) for path, cell in run_paths(study, root).items()]
+def study_target(study: StudyConfig, root: Path) -> Target:
+    """Every cell of a study, at `<root>/<study>/<cell>`."""
+    folder = root / study.study
+    return Target(folder, {folder / name: cell for name, cell in study.cells().items()}, study)
+
+
+def find_target(path: Path, overrides: Sequence[str], root: Path) -> Target:
+    """What a config file, a run directory or a folder of runs stands for.
+
+    Raises:
+        UserError: the path is none of these, or overrides were given for runs.
+    """
+    if path.is_file() or (path.suffix in (".yaml", ".yml") and not path.is_dir()):
+        return study_target(load_study(path, overrides), root)
+    runs = find_runs(path)
+    if overrides:
+        raise UserError(f"{overrides[0]}: overrides go with a config file, not with runs")
+    return Target(path, {run: load_cell(run / "config.yaml") for run in runs})
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The run directories at or below a folder, sorted.
+
+    Raises:
+        UserError: there is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        problem = "is a file" if folder.exists() else "no such file or folder"
+        raise UserError(f"{folder}: {problem}; give a run directory or a folder of runs")
+    runs = sorted(p.parent for p in folder.rglob("config.yaml") if _is_run(p.parent))
+    if not runs:
+        raise UserError(f"{folder}: no runs in it (a run directory has a config.yaml and a metrics.zarr)")
+    return runs
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "metrics.zarr").exists()
+
+
+def plan(target: Target) -> list[str]:
+    """One line per cell: what training it means, and what is on disk already. Touches nothing."""
+    return [_plan_line(path, cell) for path, cell in target.cells.items()]
 
 
 def _plan_line(path: Path, cell: CellConfig) -> str:
     training = cell.training
+    seeds, pairs, checkpoints = len(training.seeds), cell.task.task.n_train, len(training.checkpoint_steps)
     return (
-        f"{path}: {cell.model.placement.label}, p = {cell.task.p}, "
-        f"{cell.task.task.n_train:,} training pairs, "
-        f"{len(training.seeds)} seeds x {training.steps:,} steps, "
-        f"{len(training.checkpoint_steps)} checkpoints [{_state(path, cell)}]"
+        f"{path}: {cell.model.placement.label}, p = {cell.task.p}, {_count(pairs, 'training pair')}, "
+        f"{_count(seeds, 'seed')} x {_count(training.steps, 'step')}, "
+        f"{_count(checkpoints, 'checkpoint')} [{_state(path, cell)}]"
     )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _state(path: Path, cell: CellConfig) -> str:
@@ -41,101 +97,77 @@ def _state(path: Path, cell: CellConfig) -> str:
     return "trained" if run.is_trained else f"at step {max(run.steps_done, 0):,}"
 
 
-def check_startable(study: StudyConfig, root: Path, resume: bool) -> None:
-    """Refuse a study, before anything is written, that one of its cells would refuse later.
+def check_startable(target: Target, resume: bool) -> None:
+    """Refuse, before anything is written, what one of the cells would refuse later.
 
     Raises:
         UserError: a directory holds another config, or an unfinished run and `resume` is false.
     """
-    from mech_grok.run import Run
-    from mech_grok.run_writer import check_same_config
-    from mech_grok.train_stage import check_device
+    from mech_grok.train_stage import check_cell
 
-    for path, cell in run_paths(study, root).items():
-        check_device(cell)
-        if (path / "config.yaml").exists():
-            check_same_config(path, cell)
-            run = Run(path)
-            if run.steps_done > 0 and not run.is_trained and not resume:
-                raise UserError(f"{path}: unfinished at step {run.steps_done:,}; continue with --resume")
+    for path, cell in target.cells.items():
+        check_cell(path, cell, resume)
 
 
-def run_study(study: StudyConfig, root: Path, resume: bool, command: str) -> Path:
+def run_target(target: Target, resume: bool, command: str) -> Path:
     """The main job: train, probe and ablate every cell, then one report over them; returns its path."""
     from mech_grok.checkpoint_stages import ablate_run, probe_run
 
-    runs = train_study(study, root, resume, command)
-    for run in runs:
+    for run in train_target(target, resume, command):
         probe_run(run)
         ablate_run(run)
-    return write_report([run.path for run in runs])
+    return report_target(target)
 
 
-def train_study(study: StudyConfig, root: Path, resume: bool, command: str) -> list:
-    """Train every cell of a study, in order; returns the runs."""
+def train_target(target: Target, resume: bool, command: str) -> "list[mech_grok.run.Run]":
+    """Train every cell, in order; returns the runs."""
     from mech_grok.train_stage import train_cell
     from mech_grok.training.checkpoints import write_whole
 
-    check_startable(study, root, resume)
-    write_whole(root / study.study / "study.yaml", to_yaml(study).encode())
-    return [train_cell(path, cell, resume, command) for path, cell in run_paths(study, root).items()]
+    check_startable(target, resume)
+    if target.study:
+        write_whole(target.folder / "study.yaml", to_yaml(target.study).encode())
+    return [train_cell(path, cell, resume, command) for path, cell in target.cells.items()]
 
 
-def write_report(paths: Sequence[Path]) -> Path:
-    """One report over some runs, at `report/index.html` beside them; returns its path."""
+def recorded_runs(target: Target) -> "list[mech_grok.run.Run]":
+    """The runs of a target, trained at least in part.
+
+    Raises:
+        UserError: a cell has no run yet, or its directory holds another config.
+    """
+    from mech_grok.run import Run, check_same_config
+
+    for path, cell in target.cells.items():
+        if not (path / "config.yaml").exists():
+            raise UserError(f"{path}: not trained yet; mech-grok train does that")
+        check_same_config(path, cell)
+    return [Run(path) for path in target.cells]
+
+
+def report_target(target: Target) -> Path:
+    """One report over the runs of a target, at `report/index.html` in its folder; returns its path.
+
+    Raises:
+        UserError: a run has no evaluated step yet.
+    """
     from mech_grok.report import study_report
-    from mech_grok.run import Run
 
-    folder = paths[0].resolve().parent
-    study = load_study(folder / "study.yaml") if (folder / "study.yaml").exists() else None
-    runs = [Run(p) for p in paths]
-    commands = dict.fromkeys(run.environment["command"] for run in runs if run.environment)
+    runs = recorded_runs(target)
+    for run in runs:
+        if run.steps_done < 1:
+            raise UserError(f"{run.path}: no training step recorded yet; train it first")
+    study = target.study or _study_in(target.folder)
     return study_report(
         runs,
-        _shown(folder / "report"),
-        title=study.study if study else folder.name,
+        target.folder / "report",
+        title=study.study if study else target.folder.resolve().name,
         description=study.description if study else "",
-        command="\n".join(commands),
+        command="\n".join(dict.fromkeys(run.environment.get("command", "") for run in runs)),
     )
 
 
-def _shown(path: Path) -> Path:
-    """A path relative to here where it is below, as a user would write it."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def find_runs(folder: Path) -> list[Path]:
-    """The run directories at or below a folder, sorted.
-
-    Raises:
-        UserError: there is no such folder, or no run in it.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such config file or run directory")
-    runs = sorted(p.parent for p in folder.rglob("config.yaml"))
-    if not runs:
-        raise UserError(f"{folder}: no runs in it (a run directory has a config.yaml)")
-    return runs
-
-
-def is_config(target: Path) -> bool:
-    """Whether a command's target names a config file rather than runs."""
-    return target.suffix in (".yaml", ".yml")
-
-
-def target_runs(target: Path, overrides: Sequence[str], root: Path) -> list[Path]:
-    """The run directories that a config or a folder stands for.
-
-    Raises:
-        UserError: a cell of the config has no run yet, or there is no run in the folder.
-    """
-    if not is_config(target):
-        if overrides:
-            raise UserError(f"{overrides[0]}: overrides go with a config file, not with runs")
-        return find_runs(target)
-    paths = list(run_paths(load_study(target, overrides), root))
-    for path in paths:
-        if not (path / "config.yaml").exists():
-            raise UserError(f"{path}: not trained yet; mech-grok train {target}")
-    return paths
+def _study_in(folder: Path) -> StudyConfig | None:
+    """The study that was trained into a folder, if the folder is a study's."""
+    path = folder / "study.yaml"
+    return load_study(path) if path.exists() else None

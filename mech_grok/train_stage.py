@@ -1,7 +1,9 @@
 """The training stage: from a config to a run directory with metrics and checkpoints. Can be resumed."""
 
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,17 +11,18 @@ import torch
 from mech_grok.config import CellConfig
 from mech_grok.errors import UserError
 from mech_grok.progress import Progress, say
-from mech_grok.run import Run
+from mech_grok.run import Run, check_same_config
 from mech_grok.run_writer import (
+    add_wall_time,
+    begin_session,
     load_trainer,
     locked,
     prepare,
-    record_environment,
     save_checkpoint,
     write_rows,
 )
 from mech_grok.signals import Interrupted, Requests, listening
-from mech_grok.training.checkpoints import latest_resumable_step
+from mech_grok.training.checkpoints import latest_resumable_step, saved_steps
 from mech_grok.training.parameters import ParameterStack
 from mech_grok.training.trainer import Rows, Trainer
 
@@ -35,48 +38,71 @@ def train_cell(path: Path, config: CellConfig, resume: bool, command: str) -> Ru
             `resume` is false.
         Interrupted: a signal stopped it; its checkpoint is written.
     """
-    check_device(config)
+    check_cell(path, config, resume)
     with locked(path):
         prepare(path, config)
         run = Run(path)
         if run.is_trained:
             say(f"{run.path}: trained already ({run.steps_done:,} steps)")
             return run
-        start = latest_resumable_step(run.checkpoint_folder)
-        if start is not None and start > 0 and not resume:
-            raise UserError(f"{path}: unfinished at step {start:,}; continue with --resume")
-        _set_threads(config, run)
-        record_environment(path, config, 0.0, command)
-        trainer = _trainer(run, start)
+        _make_repeatable(config, run)
+        trainer = _trainer(run)
+        _say_how_it_goes_on(run, trainer.step, begin_session(path, config, trainer.step, command))
         began = time.monotonic()
         try:
             _train(run, trainer)
         finally:
-            record_environment(path, config, time.monotonic() - began, command)
+            add_wall_time(path, time.monotonic() - began)
     return run
 
 
-def check_device(config: CellConfig) -> None:
-    """Refuse a device that is not there."""
+def check_cell(path: Path, config: CellConfig, resume: bool) -> None:
+    """Refuse what cannot be trained, before anything is written.
+
+    Raises:
+        UserError: the device is not there, the directory holds another config, or it is unfinished and
+            `resume` is false.
+    """
     if config.training.device == "cuda" and not torch.cuda.is_available():
         raise UserError("training.device: cuda asked for, but torch finds no CUDA device; allowed here: cpu")
+    if (path / "config.yaml").exists():
+        check_same_config(path, config)
+        run = Run(path)
+        if run.steps_done > 0 and not run.is_trained and not resume:
+            raise UserError(f"{path}: unfinished at step {run.steps_done:,}; continue with --resume")
+    elif saved_steps(path / "checkpoints"):
+        raise UserError(
+            f"{path}: checkpoints of an unknown config, config.yaml is gone; choose another --out"
+        )
 
 
-def _set_threads(config: CellConfig, run: Run) -> None:
+def _make_repeatable(config: CellConfig, run: Run) -> None:
     """The configured thread count, else that of the run's first session: results depend on it bit for bit."""
     threads = config.training.threads or run.environment.get("threads")
     if threads:
         torch.set_num_threads(int(threads))
     if config.training.device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
         torch.use_deterministic_algorithms(True)
 
 
-def _trainer(run: Run, start: int | None) -> Trainer:
+def _trainer(run: Run) -> Trainer:
+    """The trainer at the last step from which training can continue, else at step 0."""
+    start = latest_resumable_step(run.checkpoint_folder)
     if start is not None:
         return load_trainer(run.path, run.config, start)
     trainer = Trainer(run.config, ParameterStack.initial(run.config))
     save_checkpoint(run.path, trainer)
     return trainer
+
+
+def _say_how_it_goes_on(run: Run, step: int, changed: dict[str, Any]) -> None:
+    if run.steps_done > 0:
+        lost = "" if step == run.steps_done else f" (no optimiser state at step {run.steps_done:,})"
+        say(f"{run.name}: continues from step {step:,}{lost}")
+    if changed:
+        what = ", ".join(f"{name} is now {value}" for name, value in changed.items())
+        say(f"{run.name}: not what it began on ({what}): from here on, last bits may differ")
 
 
 def _train(run: Run, trainer: Trainer) -> None:
@@ -102,7 +128,8 @@ def _advance(run: Run, trainer: Trainer, goal: int, requests: Requests, progress
         rows = {name: np.concatenate([p[name] for p in parts], axis=1) for name in parts[0]}
         write_rows(run.path, first, rows)
         save_checkpoint(run.path, trainer)
-        _warn_of_divergence(run, rows, first)
+        for note in _divergences(run.seeds, rows, first):
+            progress.note(f"{run.name}: {note}")
     requests.checkpoint = False
 
 
@@ -112,9 +139,13 @@ def _summary(rows: Rows) -> str:
     return f"train loss {rows['train_loss'][:, -1].mean():.2e}{accuracy}"
 
 
-def _warn_of_divergence(run: Run, rows: Rows, first: int) -> None:
-    finite = np.isfinite(rows["train_loss"]) & np.isfinite(rows["weight_norm"])
-    for seed, row in zip(run.seeds, finite, strict=True):
-        if row.all() or (not row[0] and first > 1):
-            continue
-        say(f"{run.name}: seed {seed} diverged at step {first + int(row.argmin()):,}; the others go on")
+def _divergences(seeds: tuple[int, ...], rows: Rows, first: int) -> list[str]:
+    """A line for every seed that diverges in these rows; one that came with bad weights did so before."""
+    columns = ("train_loss", "grad_norm", "update_norm")
+    bad = np.logical_or.reduce([~np.isfinite(rows[name]) for name in columns])
+    new = bad.any(axis=1) & np.isfinite(rows["weight_norm"][:, 0])
+    return [
+        f"seed {seed} diverged at step {first + int(row.argmax()):,}; the others go on"
+        for seed, row, is_new in zip(seeds, bad, new, strict=True)
+        if is_new
+    ]
