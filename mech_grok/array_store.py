@@ -39,22 +39,48 @@ class StepStore:
     def write(self, step: int, per_seed: Sequence[xr.Dataset]) -> None:
         """Write one step: a Dataset per seed, all with the same variables."""
         data = xr.concat(per_seed, dim="seed", combine_attrs="override", coords="minimal", compat="override")
-        index = self._steps.index(step)
-        with undamaged(self.path):
-            if not self.path.exists():
+        if not self.path.exists():
+            with held():
                 self._lay_out(data)
+        with undamaged(self.path):
             group = zarr.open_group(self.path, mode="r+")
+            index = self._check_layout(group, data).index(step)
             for name, variable in data.data_vars.items():
                 _array(group, str(name))[:, index] = variable.transpose("seed", ...).values
             _array(group, _DONE)[index] = True
+
+    def _check_layout(self, group: zarr.Group, data: xr.Dataset) -> list[int]:
+        """The store's steps, if its arrays and labels are those of `data`.
+
+        Raises:
+            UserError: they are not, as after a change of what is measured.
+        """
+        expected = {
+            str(name): (self._shape(v), ("seed", "step", *_rest(v))) for name, v in data.data_vars.items()
+        }
+        stored = {
+            name: (a.shape, a.metadata.dimension_names)  # pyright: ignore[reportAttributeAccessIssue]
+            for name, a in group.arrays()
+            if a.ndim > 1
+        }
+        labels = {
+            **{str(n): c.values.tolist() for n, c in data.coords.items()},
+            "seed": self._seeds,
+            "step": self._steps,
+        }
+        same_labels = all(np.asarray(_array(group, n)[:]).tolist() == values for n, values in labels.items())
+        if stored != expected or not same_labels:
+            raise UserError(f"{self.path}: holds other arrays than these; delete it to record them anew")
+        return self._steps
+
+    def _shape(self, variable: xr.DataArray) -> tuple[int, ...]:
+        return (len(self._seeds), len(self._steps), *_rest(variable).values())
 
     def _lay_out(self, data: xr.Dataset) -> None:
         """Create the whole store, empty, under a temporary name, and rename it."""
         variables = {}
         for name, v in data.data_vars.items():
-            rest = {str(d): n for d, n in v.sizes.items() if d != "seed"}
-            shape = (len(self._seeds), len(self._steps), *rest.values())
-            variables[name] = (("seed", "step", *rest), np.full(shape, np.nan), v.attrs)
+            variables[name] = (("seed", "step", *_rest(v)), np.full(self._shape(v), np.nan), v.attrs)
         empty = xr.Dataset(
             {**variables, _DONE: ("step", np.zeros(len(self._steps), dtype=bool))},
             coords={**_portable_labels(data), "seed": self._seeds, "step": self._steps},
@@ -109,6 +135,11 @@ def undamaged(path: Path) -> Iterator[None]:
 def _portable_labels(data: xr.Dataset) -> dict[str, xr.DataArray]:
     """Coordinates with text as objects: Zarr 3 specifies text of varying length, not numpy's fixed one."""
     return {str(n): c.astype(object) if _is_text(c) else c for n, c in data.coords.items()}
+
+
+def _rest(variable: xr.DataArray) -> dict[str, int]:
+    """Dimension -> size of what is not the seed."""
+    return {str(d): n for d, n in variable.sizes.items() if d != "seed"}
 
 
 def _is_text(coordinate: xr.DataArray) -> bool:

@@ -43,7 +43,10 @@ def ablate_run(run: Run) -> None:
 
 
 def _at_every_checkpoint(run: Run, paths: dict[str, Path], at_checkpoint: Measurement, what: str) -> None:
-    """Fill each store with what `at_checkpoint` gives for every seed at every step that it lacks."""
+    """Fill each store with what `at_checkpoint` gives for every seed at every step that it lacks.
+
+    The steps are those of the config: a checkpoint that a signal asked for is there to continue from.
+    """
     if not run.steps:
         raise UserError(f"{run.path}: no checkpoints yet; train it first")
     planned = run.config.training.checkpoint_steps

@@ -122,17 +122,23 @@ def load_trainer(path: Path, config: CellConfig, step: int) -> Trainer:
         UserError: weights or optimiser state are damaged, or not of this config.
     """
     folder = path / "checkpoints"
-    parameters = ParameterStack.initial(config)
-    own = {**parameters.named(), **parameters.frozen}
-    weights = _load_like(weights_path(folder, step), own)
-    for name, tensor in own.items():
-        tensor.copy_(weights[name])
-    trainer = Trainer(config, parameters, step)
+    initial = _load_parameters(folder, config, 0) if config.training.subtract_initial_prediction else None
+    parameters = _load_parameters(folder, config, step)
+    trainer = Trainer(config, parameters, step, initial)
     if step:
         moment = parameters.flat
         like = {"exp_avg": moment, "exp_avg_sq": moment, "step": torch.tensor(0.0)}
         trainer.load_optimiser_state(_load_like(optimiser_path(folder, step), like))
     return trainer
+
+
+def _load_parameters(folder: Path, config: CellConfig, step: int) -> ParameterStack:
+    parameters = ParameterStack.initial(config)
+    own = {**parameters.named(), **parameters.frozen}
+    weights = _load_like(weights_path(folder, step), own)
+    for name, tensor in own.items():
+        tensor.copy_(weights[name])
+    return parameters
 
 
 def _load_like(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Signals: SIGUSR1 asks a training process for a checkpoint, SIGTERM and Ctrl-C for one and to stop."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -39,27 +40,44 @@ Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """Outside training: SIGTERM raises `Terminated`, and SIGUSR1 finds nothing to write."""
+    """Outside training: SIGTERM raises, as Ctrl-C does, and SIGUSR1 finds nothing to write.
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated("terminated")
+    While a module is being imported nothing is being written, and torch aborts if an exception reaches its
+    C++ code, so the process ends there and then.
+    """
+
+    def unwind(number: int, frame: FrameType | None) -> None:
+        if _importing(frame):
+            os.write(2, b"mech-grok: interrupted\n")
+            os._exit(128 + number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated("terminated")
 
     def ignore(number: int, frame: FrameType | None) -> None:
         pass
 
-    with _handling({signal.SIGTERM: terminate, signal.SIGUSR1: ignore}):
+    with _handling({signal.SIGINT: unwind, signal.SIGTERM: unwind, signal.SIGUSR1: ignore}):
         yield
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
 def listening() -> Iterator[Requests]:
-    """Catch the three signals while the block runs; a second one that stops does so at once."""
+    """Catch the three signals while the block runs; a second Ctrl-C interrupts at once."""
     requests = Requests()
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        if requests.stop_signal is not None:
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated("terminated")
-        requests.stop_signal = number
+        if requests.stop_signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        requests.stop_signal = (
+            requests.stop_signal or number
+        )  # schedulers repeat SIGTERM: the first one counts
 
     def ask_for_checkpoint(number: int, frame: FrameType | None) -> None:
         requests.checkpoint = True

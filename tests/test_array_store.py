@@ -1,6 +1,7 @@
 """Arrays that grow step by step: labels come back, and only whole steps are ever read."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +138,30 @@ def test_an_interrupt_waits_until_the_step_is_whole(
     with pytest.raises(KeyboardInterrupt):
         write(store, 0, 10)
     assert list(read_steps(store.path).step.values) == [0]
+
+
+def relabelled(data: xr.Dataset) -> xr.Dataset:
+    return data.assign_coords(split=["test", "train"])
+
+
+def narrower(data: xr.Dataset) -> xr.Dataset:
+    return data.isel(frequency=[0])
+
+
+def without_a_variable(data: xr.Dataset) -> xr.Dataset:
+    return data.drop_vars("total")
+
+
+@pytest.mark.parametrize("changed", [relabelled, narrower, without_a_variable])
+def test_arrays_of_another_layout_are_refused(store: StepStore, changed: Callable[..., xr.Dataset]) -> None:
+    """Numpy would broadcast the narrower ones, and swap the relabelled ones, without a word."""
+    write(store, 0)
+    with pytest.raises(UserError, match="holds other arrays than these; delete it"):
+        store.write(10, [changed(arrays(10, seed)) for seed in SEEDS])
+    assert store.missing_steps() == [10, 15]
+
+
+def test_a_store_of_other_steps_is_refused(store: StepStore) -> None:
+    write(store, 0)
+    with pytest.raises(UserError, match="holds other arrays"):
+        write(StepStore(store.path, SEEDS, (0, 5, 10)), 5)

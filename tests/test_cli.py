@@ -363,3 +363,11 @@ def test_as_a_module_into_a_pipe_that_closes(here: Path) -> None:
     os.close(writing)
     assert done.returncode == 141
     assert done.stderr == ""
+
+
+def test_interrupted_while_modules_load(here: Path) -> None:
+    """The process ends at once: torch aborts with a C++ error if KeyboardInterrupt reaches its imports."""
+    (here / "slow.py").write_text("import signal; signal.raise_signal(signal.SIGINT); print('went on')")
+    code = "from mech_grok.signals import unwinding\nwith unwinding():\n    import slow"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=here)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "mech-grok: interrupted\n")

@@ -102,7 +102,7 @@ def test_model_of_another_modulus_is_refused():
 
 @pytest.mark.parametrize("broken", ["embed.W_E", "blocks.0.attn.W_Q"])
 def test_of_a_diverged_model_everything_is_nan(broken: str):
-    """TransformerLens zeroes NaN patterns, so that a NaN in W_Q alone would look like attention to nothing."""
+    """TransformerLens zeroes NaN patterns: a NaN in W_Q alone would look like attention to nothing."""
     model = random_model(P)
     with torch.no_grad():
         model.get_parameter(broken)[0] = float("nan")

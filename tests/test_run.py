@@ -31,11 +31,12 @@ _TRAIN = """
 import sys, torch
 from pathlib import Path
 from mech_grok.config_file import load_cell
-from mech_grok.signals import Interrupted
+from mech_grok.signals import Interrupted, unwinding
 from mech_grok.train_stage import train_cell
 torch.set_num_threads(1)
 try:
-    train_cell(Path(sys.argv[1]), load_cell(sys.argv[2]), resume=True, command="test")
+    with unwinding():
+        train_cell(Path(sys.argv[1]), load_cell(sys.argv[2]), resume=True, command="test")
 except Interrupted as error:
     sys.exit(error.exit_code)
 """
@@ -121,8 +122,9 @@ def test_another_config_is_refused(trained: Run) -> None:
     assert first_difference(CONFIG, CONFIG) is None
 
 
+@pytest.mark.parametrize("subtract", [False, True])
 def test_stopping_and_resuming_changes_nothing(
-    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    subtract: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted in the middle of a checkpoint interval, by a signal to this process."""
     from mech_grok.training.trainer import Trainer
@@ -135,17 +137,20 @@ def test_stopping_and_resuming_changes_nothing(
             os.kill(os.getpid(), signal.SIGTERM)
         return row
 
+    training = CONFIG.training.model_copy(update={"subtract_initial_prediction": subtract})
+    config = CONFIG.model_copy(update={"training": training})
+    untouched = train_cell(tmp_path / "untouched", config, resume=False, command="")
     path = tmp_path / "cell"
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_update", update_then_signal)
         with pytest.raises(Interrupted) as stopped:
-            train_cell(path, CONFIG, resume=False, command="")
+            train_cell(path, config, resume=False, command="")
     assert stopped.value.exit_code == 143
     assert saved_steps(path / "checkpoints") == (0, 20, 27)
     assert dict(Run(path).metrics.sizes)["step"] == 27
     with pytest.raises(UserError, match="unfinished at step 27; continue with --resume"):
-        train_cell(path, CONFIG, resume=False, command="")
-    same_run(trained, train_cell(path, CONFIG, resume=True, command=""))
+        train_cell(path, config, resume=False, command="")
+    same_run(untouched, train_cell(path, config, resume=True, command=""))
 
 
 def start(path: Path, config_path: Path) -> subprocess.Popen[bytes]:
@@ -182,7 +187,7 @@ def test_kill_9_then_resume_is_bit_identical(tmp_path: Path) -> None:
     same_run(untouched, train_cell(path, config, resume=True, command=""))
 
 
-def test_usr1_writes_a_checkpoint_and_ctrl_c_stops(tmp_path: Path) -> None:
+def test_usr1_writes_a_checkpoint_and_sigterm_stops(tmp_path: Path) -> None:
     from mech_grok.config_file import to_yaml
 
     config = long_config(100_000).model_copy(
@@ -193,14 +198,16 @@ def test_usr1_writes_a_checkpoint_and_ctrl_c_stops(tmp_path: Path) -> None:
     path = tmp_path / "cell"
     process = start(path, config_path)
     wait_for_step(path, 0)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGUSR1)
-    wait_for_step(path, 1)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    first, last = saved_steps(path / "checkpoints")[1:]
-    assert first < last < 50_000
+    deadline = time.monotonic() + 120
+    while len(saved_steps(path / "checkpoints")) < 2:  # before it listens, SIGUSR1 finds nothing to write
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)  # as schedulers do
+    assert process.wait(timeout=60) == 143
+    assert 0 < saved_steps(path / "checkpoints")[-1] < 50_000
 
 
 def test_a_truncated_checkpoint_is_named(trained: Run, tmp_path: Path) -> None:
