@@ -57,8 +57,8 @@ class TaskConfig(_Frozen):
         if task.n_test == 0 or task.n_train == 0:
             empty = "test" if task.n_test == 0 else "train"
             raise ValueError(
-                f"test_fraction {self.test_fraction} leaves the {empty} set empty "
-                f"at p = {self.p} ({self.p**2} pairs)"
+                f"test_fraction {self.test_fraction} leaves the {empty} set empty at p = {self.p} "
+                f"({self.p**2} pairs); allowed: from about {1 / self.p**2:.2g} to below 1"
             )
         return self
 
@@ -90,7 +90,11 @@ class ModelConfig(_Frozen):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelConfig":
         if self.d_model % self.n_heads:
-            raise ValueError(f"n_heads = {self.n_heads} does not divide d_model = {self.d_model}")
+            divisors = [n for n in range(1, self.d_model + 1) if self.d_model % n == 0]
+            raise ValueError(
+                f"n_heads = {self.n_heads} does not divide d_model = {self.d_model}; "
+                f"allowed: {', '.join(map(str, divisors))}"
+            )
         return self
 
     @property

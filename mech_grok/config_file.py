@@ -106,7 +106,9 @@ def _validate(kind: type[C], tree: dict[str, Any], where: str) -> C:
 
 
 def _lines(kind: type[pydantic.BaseModel], error: pydantic.ValidationError) -> list[str]:
-    return [_line(kind, e["type"], e["loc"], e["msg"], e.get("input")) for e in error.errors()]
+    # A list whose items are wrong is also called too short, which says nothing more.
+    errors = [e for e in error.errors() if e["type"] != "too_short" or len(error.errors()) == 1]
+    return [_line(kind, e["type"], e["loc"], e["msg"], e.get("input")) for e in errors]
 
 
 def _line(
@@ -118,6 +120,10 @@ def _line(
         near = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
         hint = f"did you mean '{'.'.join([*map(str, loc[:-1]), near[0]])}'? " if near else ""
         return f"unknown key '{name}'; {hint}allowed: {', '.join(allowed)}"
+    if code == "model_type":
+        message = f"this is a section of keys and values, allowed keys: {', '.join(_fields_at(kind, loc))}"
+    if loc == ("study",) and code == "string_pattern_mismatch":
+        message = "a name has letters, digits, '.', '_', '-' only; give one as study: NAME or study=NAME"
     if code == "value_error":
         message = message.removeprefix("Value error, ")
         return f"{name}: {message}" if name else message

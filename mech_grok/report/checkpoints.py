@@ -17,7 +17,7 @@ from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
 from mech_grok.report.cells import Cell, Run, identify, with_probe
-from mech_grok.report.lines import over_seeds
+from mech_grok.report.lines import over_seeds, single_precision
 from mech_grok.report.style import DIVERGING, MISSING, MUTED, SEQUENTIAL, template
 
 
@@ -59,7 +59,7 @@ def step_array(key: str, cell: Cell, data: xr.DataArray) -> StepArray:
         coords=tuple(
             tuple(data[d].values.tolist()) if d in data.coords else tuple(range(data.sizes[d])) for d in dims
         ),
-        values=data.values.astype(np.float32),
+        values=single_precision(data.values),
     )
 
 

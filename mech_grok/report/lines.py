@@ -69,9 +69,15 @@ def curve(cell: Cell, data: xr.DataArray, split: str = "all", *, reference: bool
         split=split,
         seeds=tuple(int(s) for s in data["seed"].values),
         steps=data["step"].values[keep].astype(np.int32),
-        values=data.values[:, keep].astype(np.float32),
+        values=single_precision(data.values[:, keep]),
         reference=reference,
     )
+
+
+def single_precision(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """float32, in which the largest numbers of a diverged seed are infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 def thin(n: int) -> NDArray[np.int64]:
