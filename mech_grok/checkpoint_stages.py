@@ -39,7 +39,8 @@ def probe_run(run: Run, names: Sequence[str] = ()) -> None:
 def _one_thread() -> Iterator[None]:
     """Hooked passes go in small batches, over which several threads wait for each other more than they work.
 
-    Measured on two cores: as fast with one thread, and several times faster when the machine is busy.
+    All probes of one checkpoint at p = 113 on two cores: 0.42 s with one thread and 0.52 s with two; beside
+    one busy process 0.43 s and 0.66 s.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -49,6 +49,9 @@ def test_first_steps_match(replay: tuple[Recording, Rows], column: str) -> None:
 def test_losses_stay_close(replay: tuple[Recording, Rows], column: str) -> None:
     """Chaos sets in within tens of steps (the reference differs from itself too), so the bound is loose."""
     recording, rows = replay
+    if recording.is_large:
+        pytest.skip("100 steps at p = 113 take half a minute: they are in -m slow")
+    assert rows[column].shape[1] == LOOSE_STEPS
     assert relative_difference(recording, rows, column).max() < 0.05
 
 
