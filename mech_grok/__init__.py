@@ -1,22 +1,24 @@
 """Mechanistic interpretability of grokking: train, probe, ablate and report on small transformers."""
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mech_grok.model import GrokTransformer
+    from mech_grok.probes import probe
     from mech_grok.run import load_run
 
-__all__ = ["GrokTransformer", "load_run"]
+__all__ = ["GrokTransformer", "load_run", "probe"]
+
+_HOME = {
+    "GrokTransformer": "mech_grok.model",
+    "load_run": "mech_grok.run",
+    "probe": "mech_grok.probes",
+}
 
 
 def __getattr__(name: str) -> object:
     # Torch and TransformerLens take seconds to import, so they wait until something is used.
-    if name == "load_run":
-        from mech_grok.run import load_run
-
-        return load_run
-    if name == "GrokTransformer":
-        from mech_grok.model import GrokTransformer
-
-        return GrokTransformer
-    raise AttributeError(f"module 'mech_grok' has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'mech_grok' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -42,7 +42,7 @@ def held(model, cache):
     """Hooks that hold every head, every MLP and every divisor on the stream at its cached value."""
     return [
         (name, lambda activation, hook: cache[hook.name])
-        for name in residual_hooks(model.config)
+        for name in residual_hooks(model)
         if name not in ("hook_embed", "hook_pos_embed")
     ]
 

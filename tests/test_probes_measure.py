@@ -6,7 +6,7 @@ from oracles import random_model
 
 from mech_grok.errors import UserError
 from mech_grok.probes import PROBES, find_probe, measure
-from mech_grok.probes.observation import run
+from mech_grok.probes.observation import Needs, run
 from mech_grok.task import Task
 
 P = 5
@@ -64,7 +64,7 @@ def test_weights_alone_need_no_forward_pass():
 def test_dropped_positions_change_nothing_that_is_kept(everywhere, placement):
     model = random_model(P, placement=placement, n_layers=2)
     equals = ["hook_embed", "blocks.1.attn.hook_z", "blocks.0.attn.hook_pattern", "blocks.1.hook_mlp_out"]
-    at_equals, at_all = run(model, TOKENS, [*equals, "unembed.hook_out"], everywhere)
+    at_equals, at_all, _ = run(model, TOKENS, Needs([*equals, "unembed.hook_out"], everywhere))
     with torch.no_grad():
         _, cache = model.run_with_cache(TOKENS)
     for name, x in at_equals.items():
@@ -78,7 +78,7 @@ def test_passes_are_joined_in_the_order_of_the_pairs():
     task = Task("add", 23, 0.7)
     tokens = torch.as_tensor(task.tokens(task.pairs()))
     model = random_model(23)
-    kept, _ = run(model, tokens, ["unembed.hook_out"])
+    kept = run(model, tokens, Needs(["unembed.hook_out"])).at_equals
     with torch.no_grad():
         torch.testing.assert_close(kept["unembed.hook_out"], model(tokens)[:, -1])
 

@@ -104,8 +104,8 @@ def test_length_of_the_mlp_input_does_not_matter_once_removed(factor, placement)
     model = random_model(P, placement=placement)
     longer = ("blocks.0.norm_mlp.hook_in", lambda x, hook: factor * x)
     torch.testing.assert_close(
-        logits_under(model, TOKENS, [longer, *unit_mlp_hooks(model.config)]),
-        logits_under(model, TOKENS, unit_mlp_hooks(model.config)),
+        logits_under(model, TOKENS, [longer, *unit_mlp_hooks(model)]),
+        logits_under(model, TOKENS, unit_mlp_hooks(model)),
     )
 
 
@@ -114,7 +114,7 @@ def test_bypass_leaves_only_the_norm_on_the_mlp_input(placement):
     model = random_model(P, placement=placement)
     kept = "mlp" if placement != "post" else "off"
     expected = logits_of(same_weights(model, placement=kept))
-    actual = logits_under(model, TOKENS, bypass_hooks(model.config))
+    actual = logits_under(model, TOKENS, bypass_hooks(model))
     if placement != "peri":  # the norm on Peri-LN's MLP input has another epsilon than M's
         torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)

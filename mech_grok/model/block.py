@@ -7,16 +7,11 @@ from transformer_lens.components import Attention, TransformerBlock
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.utilities import repeat_along_head_dimension
 
-from mech_grok.config import ModelConfig
-from mech_grok.model.mlp import GatedMLP
-from mech_grok.model.norm_sites import (
-    NormSite,
-    block_affines,
-    pathway_sites,
-    qk_site,
-    residual_sites,
-)
+from mech_grok.model.norm_sites import BlockSites, NormSite, qk_site
 from mech_grok.model.norms import Affine, Norm, OwnNorm
+
+RESIDUAL_NORMS = ("norm_attn_out", "norm_resid_mid", "norm_mlp_out", "norm_resid_post")
+"""Modules of a block that hold a norm on no pathway, or an identity."""
 
 
 class GrokAttention(Attention):
@@ -49,19 +44,16 @@ class GrokBlock(TransformerBlock):
     norm_mlp_out: nn.Module
     norm_resid_post: nn.Module
 
-    def __init__(self, cfg: HookedTransformerConfig, layer: int, config: ModelConfig):
+    def __init__(self, cfg: HookedTransformerConfig, layer: int, sites: BlockSites):
         super().__init__(cfg, layer)
-        self.attn = GrokAttention(cfg, layer)
-        if config.gated_mlp:
-            self.mlp = GatedMLP(cfg)
-        for key in block_affines(config):
+        self.sites = sites
+        for key, with_bias in sites.affines.items():
             if not key.startswith("norm_"):
-                setattr(self, key, Affine(cfg.d_model, config.norm == "ln", cfg.dtype))
-        for pathway, site in pathway_sites(config).items():
+                setattr(self, key, Affine(cfg.d_model, with_bias, cfg.dtype))
+        for pathway, site in sites.pathways.items():
             setattr(self, f"norm_{pathway}", self._norm(site, cfg.d_model, cfg.dtype))
-        on_residual = residual_sites(config)
-        for name in ("norm_attn_out", "norm_resid_mid", "norm_mlp_out", "norm_resid_post"):
-            site = on_residual.get(name)
+        for name in RESIDUAL_NORMS:
+            site = sites.residual.get(name)
             setattr(self, name, self._norm(site, cfg.d_model, cfg.dtype) if site else nn.Identity())
 
     def _norm(self, site: NormSite, width: int, dtype: torch.dtype) -> Norm:

@@ -4,6 +4,7 @@ The model is built from these, and the fast forward passes read the same values,
 spelled out once.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,10 +109,28 @@ def qk_site(name: Literal["q_norm", "k_norm"]) -> NormSite:
     return NormSite("rms", 1e-5, name)
 
 
+@dataclass(frozen=True)
+class BlockSites:
+    """Every norm of a block: on its pathways, and on no pathway (by module name)."""
+
+    pathways: Mapping[Pathway, NormSite]
+    residual: Mapping[str, NormSite]
+
+    @property
+    def affines(self) -> dict[str, bool]:
+        """Key of every affine that the block stores -> whether it has a bias, in reading order."""
+        sites = (*self.pathways.values(), *self.residual.values())
+        return {s.affine: s.kind == "ln" for s in sites if s.affine}
+
+
+def block_sites(config: ModelConfig) -> BlockSites:
+    """Every norm of a block of this model."""
+    return BlockSites(pathway_sites(config), residual_sites(config))
+
+
 def block_affines(config: ModelConfig) -> tuple[str, ...]:
     """Keys of the affines that a block stores, each once, in the order in which they are read."""
-    sites = [*pathway_sites(config).values(), *residual_sites(config).values()]
-    return tuple(dict.fromkeys(s.affine for s in sites if s.affine))
+    return tuple(block_sites(config).affines)
 
 
 def key_only_affine(config: ModelConfig) -> str | None:

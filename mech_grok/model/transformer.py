@@ -8,9 +8,10 @@ from transformer_lens import HookedTransformer
 from transformer_lens.config import HookedTransformerConfig
 
 from mech_grok.config import ModelConfig
-from mech_grok.model.block import GrokBlock
+from mech_grok.model.block import GrokAttention, GrokBlock
 from mech_grok.model.initialise import initialise
-from mech_grok.model.norm_sites import final_site, key_only_affine
+from mech_grok.model.mlp import GatedMLP
+from mech_grok.model.norm_sites import block_sites, final_site, key_only_affine
 from mech_grok.model.norms import OwnNorm
 from mech_grok.model.unembed import GrokUnembed, TiedUnembed
 
@@ -53,12 +54,19 @@ class GrokTransformer(HookedTransformer):
             super().__init__(_hooked_config(config, p, dtype, device))
         self.config = config
         for layer in range(config.n_layers):
-            self.blocks[layer] = GrokBlock(self.cfg, layer, config)
+            self.blocks[layer] = self._block(layer)
         self._build_readout()
         self._freeze()
         initialise(self, config, seed)
         torch.nn.Module.to(self, device)  # TransformerLens' own `to` prints
         self.setup()
+
+    def _block(self, layer: int) -> GrokBlock:
+        block = GrokBlock(self.cfg, layer, block_sites(self.config))
+        block.attn = GrokAttention(self.cfg, layer)
+        if self.config.gated_mlp:
+            block.mlp = GatedMLP(self.cfg)
+        return block
 
     def _build_readout(self) -> None:
         site = final_site(self.config)
@@ -71,6 +79,7 @@ class GrokTransformer(HookedTransformer):
             if self.config.tied_unembed
             else GrokUnembed(self.cfg, scale, final_norm)
         )
+        self.unembed.loss_scale = self.config.loss_scale
 
     def _freeze(self) -> None:
         key_only = key_only_affine(self.config)

@@ -1,6 +1,9 @@
 """Quantities of a model at one checkpoint: one file per family, one pure function per quantity."""
 
-from mech_grok.probes.measure import PROBES, find_probe, measure
-from mech_grok.probes.probe import Probe
+from mech_grok.probes.measure import measure
+from mech_grok.probes.observation import Anchor, Anchors
+from mech_grok.probes.probe import Probe, Quantity
+from mech_grok.probes.probe_model import probe
+from mech_grok.probes.registry import PROBES, find_probe
 
-__all__ = ["PROBES", "Probe", "find_probe", "measure"]
+__all__ = ["PROBES", "Anchor", "Anchors", "Probe", "Quantity", "find_probe", "measure", "probe"]

@@ -4,19 +4,15 @@ import math
 
 import numpy as np
 import torch
-import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
+from transformer_lens import HookedTransformer
 
-from mech_grok.config import ModelConfig
-from mech_grok.probes.observation import Observation
-from mech_grok.probes.probe import Probe, variable
-from mech_grok.task import Split
+from mech_grok.probes.observation import SPLITS, Observation
+from mech_grok.probes.probe import Probe, Quantity
 
 FEATURES = "unembed.hook_in"
 """Hook point of what the unembedding reads, after the final norm where there is one."""
-
-_SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 def effective_rank(x: Float[Tensor, "n d"]) -> float:
@@ -34,27 +30,30 @@ def effective_rank(x: Float[Tensor, "n d"]) -> float:
     return float(torch.special.entr(power / power.sum()).sum().exp())
 
 
-def _features(config: ModelConfig) -> tuple[str, ...]:
+def _features(model: HookedTransformer) -> tuple[str, ...]:
     return (FEATURES,)
 
 
-def _compute(seen: Observation) -> xr.Dataset:
+def _compute(seen: Observation) -> dict[str, np.ndarray]:
     features = seen.at_equals[FEATURES]
-    ranks = variable(
-        ("split",),
-        np.array([effective_rank(features[seen.split[name]]) for name in _SPLITS]),
-        long_name="effective rank",
-        units="1",
-        definition="exp of the entropy of sigma_i^2 / sum sigma^2, with sigma the singular values of the "
-        "uncentred features that the unembedding reads at '=' over the pairs of the split (arXiv 2602.06702, "
-        "in float64).",
-    )
-    return xr.Dataset({"effective_rank": ranks}, coords={"split": list(_SPLITS)})
+    return {"effective_rank": np.array([effective_rank(features[seen.indices(name)]) for name in SPLITS])}
 
 
 PROBE = Probe(
     name="compressibility",
     title="Effective rank of the features that the unembedding reads",
+    source="arXiv 2602.06702",
+    seconds=0.0,
+    quantities={
+        "effective_rank": Quantity(
+            ("split",),
+            "effective rank",
+            "1",
+            "exp of the entropy of sigma_i^2 / sum sigma^2, with sigma the singular values of the uncentred "
+            "features that the unembedding reads at '=' over the pairs of the split, in float64.",
+            nan="the features are all zero",
+        ),
+    },
     compute=_compute,
     at_equals=_features,
 )

@@ -4,12 +4,11 @@ import math
 from typing import NamedTuple
 
 import torch
-import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mech_grok.probes.observation import Observation
-from mech_grok.probes.probe import Probe, variable
+from mech_grok.probes.probe import Probe, Quantity
 
 _EPS = 1e-8
 """Added to the variance within modes, as in the paper's code."""
@@ -73,48 +72,46 @@ def c_fourier(W_E: Float[Tensor, "p d_model"]) -> CFourier:
     return CFourier(between / (within + _EPS), between, within)
 
 
-def _compute(seen: Observation) -> xr.Dataset:
+def _compute(seen: Observation) -> dict[str, Tensor]:
     numbers = seen.model.W_E[: seen.task.p]
     concentration = c_fourier(numbers)
-    return xr.Dataset(
-        {
-            "c_fourier": variable(
-                (),
-                concentration.ratio,
-                long_name="C_Fourier",
-                units="1",
-                definition="Variance between Fourier modes of the embedding's mean amplitude, over the "
-                "variance within modes + 1e-8 (arXiv 2602.06702). Rows 0..p-1 of W_E, modes 0..p//2; depends "
-                "on the choice of axes.",
-            ),
-            "c_fourier_between": _variance(
-                concentration.between, "between modes of the mean over dimensions"
-            ),
-            "c_fourier_within": _variance(
-                concentration.within, "over dimensions within a mode, mean over modes"
-            ),
-            "embedding_spectrum": variable(
-                ("frequency",),
-                embedding_spectrum(numbers),
-                long_name="embedding norm",
-                units="1",
-                definition="Norm of rows 0..p-1 of W_E along cosine and sine of each frequency, in the "
-                "orthonormal real Fourier basis (Nanda et al., arXiv 2301.05217).",
-            ),
-        },
-        coords={"frequency": range(seen.task.p // 2 + 1)},
-    )
+    return {
+        "c_fourier": concentration.ratio,
+        "c_fourier_between": concentration.between,
+        "c_fourier_within": concentration.within,
+        "embedding_spectrum": embedding_spectrum(numbers),
+    }
 
 
-def _variance(value: Tensor, over: str) -> xr.Variable:
-    return variable(
-        (),
-        value,
-        long_name=f"variance {over.split()[0]} modes",
-        units="1",
-        definition="Variance of the modulus of the embedding's unnormalised discrete Fourier transform, "
-        f"{over}.",
-    )
+_MODULUS = "Variance of the modulus of the embedding's unnormalised discrete Fourier transform, "
 
-
-PROBE = Probe(name="fourier", title="Fourier structure of the embedding", compute=_compute)
+PROBE = Probe(
+    name="fourier",
+    title="Fourier structure of the embedding",
+    source="arXiv 2602.06702",
+    seconds=0.0,
+    quantities={
+        "c_fourier": Quantity(
+            (),
+            "C_Fourier",
+            "1",
+            "Variance between Fourier modes of the embedding's mean amplitude, over the variance within "
+            "modes + 1e-8. Rows 0..p-1 of W_E, modes 0..p//2; depends on the choice of axes.",
+        ),
+        "c_fourier_between": Quantity(
+            (), "variance between modes", "1", _MODULUS + "between modes of the mean over dimensions."
+        ),
+        "c_fourier_within": Quantity(
+            (), "variance within modes", "1", _MODULUS + "over dimensions within a mode, mean over modes."
+        ),
+        "embedding_spectrum": Quantity(
+            ("frequency",),
+            "embedding norm",
+            "1",
+            "Norm of rows 0..p-1 of W_E along cosine and sine of each frequency, in the orthonormal real "
+            "Fourier basis.",
+            source="Nanda et al., arXiv 2301.05217",
+        ),
+    },
+    compute=_compute,
+)

@@ -5,85 +5,103 @@ TransformerLens' `get_full_resid_decomposition` agrees where no norm sits on the
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from einops import einsum
 from jaxtyping import Float
-from torch import Tensor
-from transformer_lens import ActivationCache
+from torch import Tensor, nn
+from transformer_lens import ActivationCache, HookedTransformer
 
-from mech_grok.config import ModelConfig
-from mech_grok.model import GrokTransformer
-from mech_grok.model.norm_sites import final_site, residual_sites
+from mech_grok.model.block import GrokBlock
 from mech_grok.model.norms import Norm
+from mech_grok.model.unembed import GrokUnembed
 
 Components = dict[str, Tensor]
 Cache = ActivationCache | Mapping[str, Tensor]
 
 
 def decompose_residual(
-    model: GrokTransformer, cache: Cache
+    model: HookedTransformer, cache: Cache
 ) -> tuple[list[str], Float[Tensor, "component *batch d_model"]]:
     """Components whose sum is what the unembedding reads (`unembed.hook_in`), and their names.
 
-    Components: `embed`, `pos_embed`, every head `L0H0`, every MLP `0_mlp_out` (its own bias included), and
-    the bias of every LayerNorm on the stream or on a sublayer's output, such as `0_norm_resid_mid_bias`
-    or `ln_final_bias`. A norm is linear once its divisor is held at the cached value, so every component
-    is centred (LayerNorm only), divided and scaled along with the stream.
+    Components: `embed`, `pos_embed`, every head `L0H0`, every MLP `0_mlp_out` (its own bias included), an
+    attention bias that is not zero (`0_attn_bias`), and the bias of every LayerNorm on the stream or on a
+    sublayer's output, such as `0_norm_resid_mid_bias` or `ln_final_bias`. A norm is linear once its divisor
+    is held at the cached value, so every component is centred (LayerNorm only), divided and scaled along
+    with the stream.
 
     Args:
-        model: in any placement, of any depth.
-        cache: of `run_with_cache`, at any positions; what is read are `residual_hooks(model.config)`.
+        model: in any placement, of any depth; or one that `mech_grok.model.adopt` has given its hook points.
+        cache: of `run_with_cache`, at any positions; what is read are `residual_hooks(model)`.
     """
     parts: Components = {"embed": cache["hook_embed"], "pos_embed": cache["hook_pos_embed"]}
-    for layer in range(model.config.n_layers):
+    for layer in range(model.cfg.n_layers):
         parts = _after_block(parts, model, cache, layer)
-    if final_site(model.config) is not None:
-        parts = _through(parts, model, cache, "ln_final")
+    if isinstance(_final_norm(model), Norm):
+        parts = _through(parts, _final_norm(model), cache, "ln_final")
     return list(parts), torch.stack(torch.broadcast_tensors(*parts.values()))
 
 
-def residual_hooks(config: ModelConfig) -> tuple[str, ...]:
+def component_labels(model: HookedTransformer) -> list[str]:
+    """The names of the components, without running the model."""
+    nothing = dict.fromkeys(
+        residual_hooks(model), torch.ones(1, dtype=model.W_E.dtype, device=model.W_E.device)
+    )
+    heads = {
+        f"blocks.{layer}.attn.hook_z": model.W_E.new_zeros(model.cfg.n_heads, model.cfg.d_head)
+        for layer in range(model.cfg.n_layers)
+    }
+    return decompose_residual(model, {**nothing, **heads})[0]
+
+
+def residual_hooks(model: HookedTransformer) -> tuple[str, ...]:
     """The hook points that `decompose_residual` reads."""
-    on_residual = residual_sites(config)
-    final = () if final_site(config) is None else ("ln_final.hook_scale",)
+    final = ("ln_final.hook_scale",) if isinstance(_final_norm(model), Norm) else ()
     per_layer = (
         name
-        for layer in range(config.n_layers)
+        for layer, block in enumerate(model.blocks)
         for name in (
             f"blocks.{layer}.attn.hook_z",
-            _raw_mlp_out(config, layer),
-            *(f"blocks.{layer}.{norm}.hook_scale" for norm in on_residual),
+            _raw_mlp_out(model, layer),
+            *(f"blocks.{layer}.{norm}.hook_scale" for norm in cast(GrokBlock, block).sites.residual),
         )
     )
     return ("hook_embed", "hook_pos_embed", *per_layer, *final)
 
 
-def _raw_mlp_out(config: ModelConfig, layer: int) -> str:
+def _final_norm(model: HookedTransformer) -> nn.Module | None:
+    return cast(GrokUnembed, model.unembed).final_norm
+
+
+def _raw_mlp_out(model: HookedTransformer, layer: int) -> str:
     """The MLP's output before any norm on it; `hook_mlp_out` is what is added to the stream."""
-    normed = "norm_mlp_out" in residual_sites(config)
+    normed = "norm_mlp_out" in cast(GrokBlock, model.blocks[layer]).sites.residual
     return f"blocks.{layer}.norm_mlp_out.hook_in" if normed else f"blocks.{layer}.hook_mlp_out"
 
 
-def _after_block(parts: Components, model: GrokTransformer, cache: Cache, layer: int) -> Components:
-    block = f"blocks.{layer}"
-    heads = _head_outputs(model, cache, layer)
-    mlp_out = {f"{layer}_mlp_out": cache[_raw_mlp_out(model.config, layer)]}
-    parts = parts | _through(heads, model, cache, f"{block}.norm_attn_out")
-    parts = _through(parts, model, cache, f"{block}.norm_resid_mid")
-    parts = parts | _through(mlp_out, model, cache, f"{block}.norm_mlp_out")
-    return _through(parts, model, cache, f"{block}.norm_resid_post")
+def _after_block(parts: Components, model: HookedTransformer, cache: Cache, layer: int) -> Components:
+    attention = _head_outputs(model, cache, layer)
+    mlp_out = {f"{layer}_mlp_out": cache[_raw_mlp_out(model, layer)]}
+
+    def through(components: Components, norm: str) -> Components:
+        name = f"blocks.{layer}.{norm}"
+        return _through(components, model.get_submodule(name), cache, name)
+
+    parts = through(parts | through(attention, "norm_attn_out"), "norm_resid_mid")
+    return through(parts | through(mlp_out, "norm_mlp_out"), "norm_resid_post")
 
 
-def _head_outputs(model: GrokTransformer, cache: Cache, layer: int) -> Components:
-    z, w_o = cache[f"blocks.{layer}.attn.hook_z"], model.blocks[layer].attn.W_O
-    outputs = einsum(z, w_o, "... head d_head, head d_head d_model -> head ... d_model")
-    return {f"L{layer}H{head}": out for head, out in enumerate(outputs)}
+def _head_outputs(model: HookedTransformer, cache: Cache, layer: int) -> Components:
+    z, attn = cache[f"blocks.{layer}.attn.hook_z"], cast(GrokBlock, model.blocks[layer]).attn
+    outputs = einsum(z, attn.W_O, "... head d_head, head d_head d_model -> head ... d_model")
+    heads = {f"L{layer}H{head}": out for head, out in enumerate(outputs)}
+    return {**heads, f"{layer}_attn_bias": attn.b_O} if attn.b_O.any() else heads
 
 
-def _through(parts: Components, model: GrokTransformer, cache: Cache, name: str) -> Components:
+def _through(parts: Components, norm: nn.Module | None, cache: Cache, name: str) -> Components:
     """The components after the norm of this name, its bias as one more; unchanged where there is none."""
-    norm = model.get_submodule(name)
     if not isinstance(norm, Norm):
         return parts
     divisor = cache[f"{name}.hook_scale"]

@@ -4,17 +4,19 @@ The scale-removed ("SR") loss of arXiv 2602.06702. Its code switches the whole m
 only norm is a unit MLP input, so that normalised attention loses its norms as well. Both readings are here.
 """
 
-import xarray as xr
+from typing import cast
+
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
+from transformer_lens import HookedTransformer
 
-from mech_grok.config import ModelConfig
+from mech_grok.model.block import GrokBlock
 from mech_grok.model.norm_hooks import Hook, rewrite_norm
-from mech_grok.model.norm_sites import UNIT_EPS, pathway_sites, residual_sites
+from mech_grok.model.norm_sites import UNIT_EPS, BlockSites
 from mech_grok.placement import ATTENTION_PATHWAYS
-from mech_grok.probes.observation import LOGITS, SPLITS, Observation, logits_under
-from mech_grok.probes.probe import Probe, variable
+from mech_grok.probes.observation import LOGITS, Observation, logits_under
+from mech_grok.probes.probe import Probe, Quantity
 from mech_grok.training.loss import correct, cross_entropy
 
 _SR = (
@@ -27,26 +29,26 @@ _SWITCHED = (
 )
 
 
-def unit_mlp_hooks(config: ModelConfig) -> list[Hook]:
+def unit_mlp_hooks(model: HookedTransformer) -> list[Hook]:
     """Hooks under which every MLP reads its input divided by its L2 norm, in place of norm and affine."""
     return [
-        pair for layer in range(config.n_layers) for pair in rewrite_norm(f"blocks.{layer}.norm_mlp", unit)
+        pair for layer in range(model.cfg.n_layers) for pair in rewrite_norm(f"blocks.{layer}.norm_mlp", unit)
     ]
 
 
-def bypass_hooks(config: ModelConfig) -> list[Hook]:
+def bypass_hooks(model: HookedTransformer) -> list[Hook]:
     """Hooks under which every norm of a block but that on the MLP's input passes its input through."""
-    sites = pathway_sites(config)
-    names = [
-        *(f"norm_{x}" for x in ATTENTION_PATHWAYS if sites[x].kind is not None),
-        *residual_sites(config),
-    ]
     return [
         pair
-        for layer in range(config.n_layers)
-        for name in names
+        for layer, block in enumerate(model.blocks)
+        for name in _other_norms(cast(GrokBlock, block).sites)
         for pair in rewrite_norm(f"blocks.{layer}.{name}", identity)
     ]
+
+
+def _other_norms(sites: BlockSites) -> list[str]:
+    on_attention = [f"norm_{x}" for x in ATTENTION_PATHWAYS if sites.pathways[x].kind is not None]
+    return [*on_attention, *sites.residual]
 
 
 def unit(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
@@ -59,52 +61,58 @@ def identity(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
     return x
 
 
-def _compute(seen: Observation) -> xr.Dataset:
-    model, config = seen.model, seen.model.config
-    removed = logits_under(model, seen.tokens, unit_mlp_hooks(config))
-    bypass = bypass_hooks(config)
-    switched = logits_under(model, seen.tokens, [*unit_mlp_hooks(config), *bypass]) if bypass else removed
-    return xr.Dataset(
-        {
-            **_scores(seen, seen.at_equals[LOGITS], "{}", "", ""),
-            **_scores(seen, removed, "sr_{}", ", MLP input of unit length", _SR),
-            **_scores(seen, switched, "sr_{}_reference_switch", ", reference's switch", _SWITCHED),
-        },
-        coords={"split": list(SPLITS)},
-    )
-
-
-def _scores(
-    seen: Observation, logits: Float[Tensor, "n classes"], name: str, suffix: str, intervention: str
-) -> dict[str, xr.Variable]:
-    losses = cross_entropy(logits, seen.answers, seen.model.config.loss_scale)
+def _compute(seen: Observation) -> dict[str, Tensor]:
+    model = seen.model
+    removed = logits_under(model, seen.tokens, unit_mlp_hooks(model))
+    bypass = bypass_hooks(model)
+    switched = logits_under(model, seen.tokens, [*unit_mlp_hooks(model), *bypass]) if bypass else removed
     return {
-        name.format("loss"): variable(
+        **_scores(seen, seen.logits, "{}"),
+        **_scores(seen, removed, "sr_{}"),
+        **_scores(seen, switched, "sr_{}_reference_switch"),
+    }
+
+
+def _scores(seen: Observation, logits: Float[Tensor, "n classes"], name: str) -> dict[str, Tensor]:
+    losses = cross_entropy(logits, seen.answers, seen.unembed.loss_scale)
+    return {
+        name.format("loss"): seen.split_means(losses),
+        name.format("accuracy"): seen.split_means(correct(logits, seen.answers)),
+    }
+
+
+def _quantities(name: str, suffix: str, intervention: str) -> dict[str, Quantity]:
+    return {
+        name.format("loss"): Quantity(
             ("split",),
-            seen.split_means(losses),
-            long_name=f"loss{suffix}",
-            units="nats",
-            definition="Cross-entropy of the model's own logits (no initial prediction subtracted) at '=' "
-            f"over all p + 1 classes in float64, mean over the pairs of the split{intervention}.",
+            f"loss{suffix}",
+            "nats",
+            "Cross-entropy of the model's own logits (no initial prediction subtracted) at '=' over all "
+            f"classes in float64, mean over the pairs of the split{intervention}.",
         ),
-        name.format("accuracy"): variable(
+        name.format("accuracy"): Quantity(
             ("split",),
-            seen.split_means(correct(logits, seen.answers).double()),
-            long_name=f"accuracy{suffix}",
-            units="1",
-            definition="Share of the pairs of the split whose largest logit of p + 1 is the right "
-            f"answer's{intervention}.",
+            f"accuracy{suffix}",
+            "1",
+            f"Share of the pairs of the split whose largest logit is the right answer's{intervention}.",
         ),
     }
 
 
-def _logits_only(config: ModelConfig) -> tuple[str, ...]:
+def _logits_only(model: HookedTransformer) -> tuple[str, ...]:
     return (LOGITS,)
 
 
 PROBE = Probe(
     name="shortcut",
     title="Loss and accuracy with and without the length of the MLP's input",
+    source="arXiv 2602.06702",
+    seconds=0.0,
+    quantities={
+        **_quantities("{}", "", ""),
+        **_quantities("sr_{}", ", MLP input of unit length", _SR),
+        **_quantities("sr_{}_reference_switch", ", reference's switch", _SWITCHED),
+    },
     compute=_compute,
     at_equals=_logits_only,
 )

@@ -1,0 +1,13 @@
+"""Clock or pizza."""
+
+from collections.abc import Mapping
+
+from mech_grok.probes.observation import Observation
+from mech_grok.probes.probe import Probe, Value
+
+
+def _compute(seen: Observation) -> Mapping[str, Value]:
+    return {}
+
+
+PROBE = Probe(name="circuit", title="Clock or pizza", source="", seconds=0.0, quantities={}, compute=_compute)

@@ -1,0 +1,20 @@
+"""Two-dimensional Fourier structure of activations."""
+
+from collections.abc import Mapping
+
+from mech_grok.probes.observation import Observation
+from mech_grok.probes.probe import Probe, Value
+
+
+def _compute(seen: Observation) -> Mapping[str, Value]:
+    return {}
+
+
+PROBE = Probe(
+    name="fourier2d",
+    title="Two-dimensional Fourier structure of activations",
+    source="",
+    seconds=0.0,
+    quantities={},
+    compute=_compute,
+)

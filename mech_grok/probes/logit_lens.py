@@ -1,0 +1,20 @@
+"""The loss of reading the residual stream early."""
+
+from collections.abc import Mapping
+
+from mech_grok.probes.observation import Observation
+from mech_grok.probes.probe import Probe, Value
+
+
+def _compute(seen: Observation) -> Mapping[str, Value]:
+    return {}
+
+
+PROBE = Probe(
+    name="logit_lens",
+    title="The loss of reading the residual stream early",
+    source="",
+    seconds=0.0,
+    quantities={},
+    compute=_compute,
+)

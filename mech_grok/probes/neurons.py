@@ -1,0 +1,20 @@
+"""Which frequency every neuron computes with."""
+
+from collections.abc import Mapping
+
+from mech_grok.probes.observation import Observation
+from mech_grok.probes.probe import Probe, Value
+
+
+def _compute(seen: Observation) -> Mapping[str, Value]:
+    return {}
+
+
+PROBE = Probe(
+    name="neurons",
+    title="Which frequency every neuron computes with",
+    source="",
+    seconds=0.0,
+    quantities={},
+    compute=_compute,
+)

@@ -1,0 +1,15 @@
+"""Softmax collapse."""
+
+from collections.abc import Mapping
+
+from mech_grok.probes.observation import Observation
+from mech_grok.probes.probe import Probe, Value
+
+
+def _compute(seen: Observation) -> Mapping[str, Value]:
+    return {}
+
+
+PROBE = Probe(
+    name="stability", title="Softmax collapse", source="", seconds=0.0, quantities={}, compute=_compute
+)
