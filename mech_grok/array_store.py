@@ -4,7 +4,7 @@ A Zarr store is laid out in full before anything is written; then each step is w
 and marked as done last. Appending instead loses or corrupts data when the process is killed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,9 +31,9 @@ class StepStore:
         self.path = path
         self._seeds, self._steps = list(seeds), list(steps)
 
-    def missing_steps(self) -> list[int]:
-        """Steps that are not wholly written yet."""
-        done = _done_steps(self.path)
+    def missing_steps(self, **expected: float) -> list[int]:
+        """Steps that are not wholly written yet, or whose variables of these names have another value."""
+        done = _done_steps(self.path, expected)
         return [s for s in self._steps if s not in done]
 
     def write(self, step: int, per_seed: Sequence[xr.Dataset]) -> None:
@@ -80,7 +80,8 @@ class StepStore:
         """Create the whole store, empty, under a temporary name, and rename it."""
         variables = {}
         for name, v in data.data_vars.items():
-            variables[name] = (("seed", "step", *_rest(v)), np.full(self._shape(v), np.nan), v.attrs)
+            nothing = np.full(self._shape(v), np.nan, dtype=v.dtype)
+            variables[name] = (("seed", "step", *_rest(v)), nothing, v.attrs)
         empty = xr.Dataset(
             {**variables, _DONE: ("step", np.zeros(len(self._steps), dtype=bool))},
             coords={**_portable_labels(data), "seed": self._seeds, "step": self._steps},
@@ -98,8 +99,6 @@ class StepStore:
 def read_steps(path: Path) -> xr.Dataset:
     """The wholly written steps of a store, in memory."""
     data = load_store(path)
-    text = {n: (c.dims, np.array(c.values.tolist())) for n, c in data.coords.items() if _is_text(c)}
-    data = data.assign_coords(text)
     return data.isel(step=np.flatnonzero(data[_DONE].values)).drop_vars(_DONE)
 
 
@@ -110,7 +109,9 @@ def load_store(path: Path) -> xr.Dataset:
         UserError: the store is damaged.
     """
     with undamaged(path):
-        return xr.load_dataset(path, engine="zarr", consolidated=False)
+        data = xr.load_dataset(path, engine="zarr", consolidated=False)
+    text = {n: (c.dims, np.array(c.values.tolist())) for n, c in data.coords.items() if _is_text(c)}
+    return data.assign_coords(text)
 
 
 @contextmanager
@@ -146,12 +147,14 @@ def _is_text(coordinate: xr.DataArray) -> bool:
     return coordinate.dtype.kind in "UOT"
 
 
-def _done_steps(path: Path) -> set[int]:
+def _done_steps(path: Path, expected: Mapping[str, float]) -> set[int]:
     if not path.exists():
         return set()
     with undamaged(path):
         group = zarr.open_group(path, mode="r")
         steps, done = np.asarray(_array(group, "step")[:]), np.asarray(_array(group, _DONE)[:])
+        for name, value in expected.items():
+            done = done & (np.asarray(_array(group, name)[:]) == value).all(axis=0)
     return {int(s) for s in steps[done]}
 
 

@@ -3,6 +3,7 @@
 config.yaml                          the cell's effective config
 environment.json                     versions, hardware, threads, command, wall time
 metrics.zarr                         one row per training step
+norms.zarr                           norms of gradient, weights and update by part of the model, as long
 checkpoints/step_000100.safetensors  weights of all seeds; optimiser_*.safetensors beside some
 probes/<name>.zarr                   what the probes saw at every checkpoint
 ablations.zarr                       the ablation grid at every checkpoint
@@ -93,6 +94,15 @@ class Run:
         return data.isel(step=slice(0, max(self.steps_done, 0)))
 
     @property
+    def norms(self) -> xr.Dataset:
+        """L2 norms of gradient, weights and update by part of the model, dimensions (seed, step, group).
+
+        Rows and meaning are those of `metrics`; parts are those of `parameter_group`.
+        """
+        data = load_store(self.path / "norms.zarr")
+        return data.isel(step=slice(0, max(self.steps_done, 0)))
+
+    @property
     def diverged(self) -> dict[int, int]:
         """Seed -> first step at which its losses or parameters were not finite; empty if none."""
         metrics = self.metrics
@@ -142,7 +152,10 @@ class Run:
         """
         if name not in self.probe_names:
             recorded = ", ".join(self.probe_names) or "none"
-            raise UserError(f"{self.path}: no probe '{name}' here; recorded: {recorded}")
+            raise UserError(
+                f"{self.path}: no probe '{name}' here; recorded: {recorded}. "
+                f"mech-grok probe {self.path} --probes {name} records it, without training again"
+            )
         return read_steps(self.path / "probes" / f"{name}.zarr")
 
     @property

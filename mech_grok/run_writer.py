@@ -2,7 +2,7 @@
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from mech_grok.config import CellConfig
 from mech_grok.config_file import to_yaml
 from mech_grok.environment import describe_environment, differences
 from mech_grok.errors import UserError
+from mech_grok.model import GrokTransformer
+from mech_grok.model.parameter_groups import parameter_groups
 from mech_grok.run import Run, check_same_config
 from mech_grok.signals import held
 from mech_grok.training.checkpoints import (
@@ -30,7 +32,7 @@ from mech_grok.training.checkpoints import (
     write_whole,
 )
 from mech_grok.training.parameters import ParameterStack
-from mech_grok.training.trainer import COLUMNS, Rows, Trainer
+from mech_grok.training.trainer import COLUMNS, GROUP_COLUMNS, Rows, Trainer
 
 _LONG_NAMES = {
     "train_loss": ("train loss before the update", "nats"),
@@ -40,6 +42,9 @@ _LONG_NAMES = {
     "update_norm": ("L2 norm of the update, weight decay included", "1"),
     "test_loss": ("test loss after the update", "nats"),
     "test_accuracy": ("test accuracy after the update", "share"),
+    "group_grad_norm": ("L2 norm of the gradient, by part of the model", "1"),
+    "group_weight_norm": ("L2 norm of the trained parameters before the update, by part", "1"),
+    "group_update_norm": ("L2 norm of the update, weight decay included, by part", "1"),
 }
 
 
@@ -68,40 +73,51 @@ def prepare(path: Path, config: CellConfig) -> None:
     if (path / "config.yaml").exists():
         check_same_config(path, config)
         return
-    _lay_out_metrics(path / "metrics.zarr", config)
+    _lay_out_rows(path / "metrics.zarr", config, COLUMNS)
+    _lay_out_rows(path / "norms.zarr", config, GROUP_COLUMNS, group=_groups(config))
     write_whole(path / "config.yaml", to_yaml(config).encode())  # last: it makes the directory a run
 
 
-def _lay_out_metrics(path: Path, config: CellConfig) -> None:
+def _groups(config: CellConfig) -> list[str]:
+    """The parts of a model of this config, as a store's labels."""
+    return list(parameter_groups(GrokTransformer(config.model, config.task.p).trained_parameters()))
+
+
+def _lay_out_rows(path: Path, config: CellConfig, columns: Sequence[str], **labels: list[str]) -> None:
     """Create all rows, empty; a chunk holds one checkpoint interval."""
     training = config.training
     steps = np.arange(1, training.steps + 1)
-    shape = (len(training.seeds), training.steps)
+    dims = ("seed", "step", *labels)
+    sizes = [len(of_dim) for of_dim in labels.values()]
+    nothing = np.full((len(training.seeds), training.steps, *sizes), np.nan)
     empty = xr.Dataset(
         {
-            name: (("seed", "step"), np.full(shape, np.nan), {"long_name": text, "units": unit})
-            for name, (text, unit) in _LONG_NAMES.items()
+            name: (dims, nothing, dict(zip(("long_name", "units"), _LONG_NAMES[name], strict=True)))
+            for name in columns
         },
         coords={
             "seed": list(training.seeds),
             "step": steps,
             "evaluated": ("step", np.array([training.is_evaluated(int(s)) for s in steps])),
+            **{dim: np.array(of_dim, dtype=object) for dim, of_dim in labels.items()},
         },
     )
-    chunk = {"chunks": (len(training.seeds), min(training.checkpoint_every, training.steps))}
-    encoding = dict.fromkeys(COLUMNS, chunk)
+    chunk = {"chunks": (len(training.seeds), min(training.checkpoint_every, training.steps), *sizes)}
     with held():
-        empty.to_zarr(path, mode="w", encoding=encoding, consolidated=False, zarr_format=3)
+        empty.to_zarr(
+            path, mode="w", encoding=dict.fromkeys(columns, chunk), consolidated=False, zarr_format=3
+        )
 
 
 def write_rows(path: Path, first_step: int, rows: Rows) -> None:
-    """Write consecutive metric rows; the first is that of `first_step` (1-based)."""
-    with undamaged(path / "metrics.zarr"):
-        group = zarr.open_group(path / "metrics.zarr", mode="r+")
-        for name, values in rows.items():
-            array = group[name]
-            assert isinstance(array, zarr.Array)
-            array[:, first_step - 1 : first_step - 1 + values.shape[1]] = values
+    """Write consecutive rows of metrics and norms; the first is that of `first_step` (1-based)."""
+    for store, columns in (("metrics", COLUMNS), ("norms", GROUP_COLUMNS)):
+        with undamaged(path / f"{store}.zarr"):
+            group = zarr.open_group(path / f"{store}.zarr", mode="r+")
+            for name in columns:
+                array = group[name]
+                assert isinstance(array, zarr.Array)
+                array[:, first_step - 1 : first_step - 1 + rows[name].shape[1]] = rows[name]
 
 
 def save_checkpoint(path: Path, trainer: Trainer) -> None:

@@ -14,7 +14,7 @@ from mech_grok.placement import Placement, all_placements
 from mech_grok.task import Split
 from mech_grok.training.data import examples
 from mech_grok.training.parameters import ParameterStack
-from mech_grok.training.trainer import COLUMNS, Rows, Trainer
+from mech_grok.training.trainer import COLUMNS, GROUP_COLUMNS, Rows, Trainer
 
 P, SEED = 7, 3
 
@@ -126,19 +126,43 @@ def test_rows_hold_what_they_say_before_and_after_the_update() -> None:
     for step in range(1, 8):
         theta, trained = trainer.parameters.flat.clone(), trainer.evaluate(train)
         rows = {name: values[:, 0] for name, values in trainer.advance(1).items()}
-        assert tuple(rows) == COLUMNS
+        assert tuple(rows) == (*COLUMNS, *GROUP_COLUMNS)
         after, tested = trainer.parameters.flat, trainer.evaluate(test)
         assert rows["train_loss"] == pytest.approx(trained.loss.numpy(), rel=1e-12)
         assert rows["train_accuracy"] == pytest.approx(trained.accuracy.numpy())
         assert rows["weight_norm"] == pytest.approx(theta.norm(dim=1).numpy(), rel=1e-12)
         assert rows["grad_norm"] == pytest.approx(trainer.parameters.grad.norm(dim=1).numpy(), rel=1e-12)
         assert rows["update_norm"] == pytest.approx((after - theta).norm(dim=1).numpy(), rel=1e-12)
+        matrices = {"weight": theta, "grad": trainer.parameters.grad, "update": after - theta}
+        for of, matrix in matrices.items():
+            assert rows[f"group_{of}_norm"] == pytest.approx(norms_by_part(trainer, matrix), rel=1e-12)
         if step in (1, 3, 6):
             assert rows["test_loss"] == pytest.approx(tested.loss.numpy(), rel=1e-12)
             assert rows["test_accuracy"] == pytest.approx(tested.accuracy.numpy())
         else:
             assert np.isnan([rows["test_loss"], rows["test_accuracy"]]).all()
     assert trainer.step == 7
+
+
+def norms_by_part(trainer: Trainer, matrix: Tensor) -> np.ndarray:
+    """[seed][part] from the matrix of each seed, cut up by the names and shapes of the model's parameters."""
+    trained = hooked_model(trainer, 0).trained_parameters()
+    attention = {f"0_W_{x}" for x in "QKVO"}
+    assert {*trainer.parameters.groups} == {
+        *("embed", "pos_embed", "0_norms", *attention, "0_mlp_in", "0_mlp_out", "unembed")
+    }
+    norms = []
+    for row in matrix:
+        pieces = dict(zip(trained, row.split([x.numel() for x in trained.values()]), strict=True))
+        squares = dict.fromkeys(trainer.parameters.groups, 0.0)
+        for name, piece in pieces.items():
+            layer, _, rest = name.removeprefix("blocks.").partition(".")
+            part = layer
+            if layer == "0":
+                part = {"a": f"0_{rest.partition('.')[2]}", "l": "0_norms", "m": f"0_mlp_{rest[6:]}"}[rest[0]]
+            squares[part] += piece.square().sum().item()
+        norms.append([x**0.5 for x in squares.values()])
+    return np.array(norms)
 
 
 def test_losses_and_accuracies_are_the_hooked_models() -> None:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from mech_grok.config import ModelConfig
 from mech_grok.model.norm_sites import NormSite, final_site, qk_site, standardise
+from mech_grok.training.linear import linear
 
 Parameters = Mapping[str, Tensor]
 
-_ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
+_ACTIVATIONS = {"relu": lambda positive: positive, "gelu": F.gelu, "silu": F.silu}
 
 
 def token_rows(parameters: Parameters) -> Tensor:
@@ -45,14 +46,10 @@ def _per_seed(vector_sd: Tensor, ndim: int) -> Tensor:
     return vector_sd.reshape(vector_sd.shape[0], *[1] * (ndim - 2), vector_sd.shape[-1])
 
 
-def linear(x_snd: Tensor, weight_sdm: Tensor, bias_sm: Tensor) -> Tensor:
-    """`x W + b`, each seed with its own."""
-    return torch.baddbmm(bias_sm[:, None], x_snd, weight_sdm)
-
-
 def mlp(x_snd: Tensor, parameters: Parameters, config: ModelConfig, prefix: str) -> Tensor:
     """The block's MLP, plain or gated, on [seed, n, d]."""
-    pre_snm = linear(x_snd, parameters[f"{prefix}mlp.W_in"], parameters[f"{prefix}mlp.b_in"])
+    w_in, b_in = parameters[f"{prefix}mlp.W_in"], parameters[f"{prefix}mlp.b_in"]
+    pre_snm = linear(x_snd, w_in, b_in, relu=config.activation == "relu")
     if config.activation == "swiglu":
         gate_snm = linear(x_snd, parameters[f"{prefix}mlp.W_gate"], parameters[f"{prefix}mlp.b_gate"])
         post_snm = F.silu(gate_snm) * pre_snm
@@ -66,7 +63,7 @@ def readout(resid_snd: Tensor, parameters: Parameters, config: ModelConfig) -> T
     features = apply_norm(resid_snd, final_site(config), parameters, "")
     tied = config.tied_unembed
     w_u_sdc = parameters["embed.W_E"].transpose(1, 2) if tied else parameters["unembed.W_U"]
-    logits_snc = features @ w_u_sdc
+    logits_snc = linear(features, w_u_sdc)
     scaled = config.readout_scale != 1.0 and not config.scale_in_loss
     return logits_snc * config.readout_scale if scaled else logits_snc
 

@@ -4,6 +4,7 @@ One row per seed: the optimiser, the norms and the checkpoint handle all seeds a
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from mech_grok.config import CellConfig
 from mech_grok.model import GrokTransformer
+from mech_grok.model.parameter_groups import parameter_group, parameter_groups
 
 
 class ParameterStack:
@@ -62,6 +64,23 @@ class ParameterStack:
     def store_gradients(self, rows: slice, gradients: Sequence[Tensor]) -> None:
         """Write the gradients of `leaves(rows)`, in their order, into `grad`."""
         torch._foreach_copy_(list(self._views(self.grad[rows]).values()), list(gradients))
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The parts of the model that have trained parameters: see `parameter_group`."""
+        return tuple(parameter_groups(self._shapes))
+
+    def group_norms(self, matrix: Float[Tensor, "seed n"]) -> Float[Tensor, "seed group"]:
+        """L2 norms by part of a matrix laid out like `flat`, in float64."""
+        sums = matrix.new_zeros(len(matrix), len(self.groups), dtype=torch.float64)
+        for view, (name, _) in zip(matrix.split(self._sizes, dim=1), self._shapes.items(), strict=True):
+            norm = torch.linalg.vector_norm(view, dim=1, dtype=torch.float64)
+            sums[:, self.groups.index(parameter_group(name))] += norm.square_()
+        return sums.sqrt_()
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [shape.numel() for shape in self._shapes.values()]
 
     def _views(self, matrix: Float[Tensor, "seed n"]) -> dict[str, Tensor]:
         views, start = {}, 0

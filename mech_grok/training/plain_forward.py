@@ -21,6 +21,7 @@ from mech_grok.training.forward_parts import (
     scaled_attention_weights,
     token_rows,
 )
+from mech_grok.training.linear import linear
 
 
 def plain_logits(
@@ -64,7 +65,7 @@ def _attention(
     w_q, w_k, w_v, w_o = scaled_attention_weights(parameters, prefix)
     q, k, v = (
         rearrange(
-            apply_norm(x, site, parameters, prefix).flatten(1, 2) @ w,
+            linear(apply_norm(x, site, parameters, prefix).flatten(1, 2), w),
             "s (n t) (h e) -> s n t h e",
             n=x.shape[1],
             h=config.n_heads,
@@ -80,4 +81,4 @@ def _attention(
     q, k, v = (x.transpose(2, 3) for x in (q, k, v))
     z = F.scaled_dot_product_attention(q, k, v, scale=1.0)
     z = rearrange(z, "s n h t e -> s (n t) (h e)")
-    return (z @ w_o).view_as(read_sntd)
+    return linear(z, w_o).view_as(read_sntd)

@@ -10,7 +10,6 @@ Shape suffixes: s seed, n pair, r table row, d d_model, h head, e d_head, c clas
 """
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -25,6 +24,8 @@ from mech_grok.training.forward_parts import (
     scaled_attention_weights,
     token_rows,
 )
+from mech_grok.training.linear import linear
+from mech_grok.training.mix import mix
 
 _BLOCK = "blocks.0."
 
@@ -41,9 +42,9 @@ def table_logits(
     """
     sites, residual = pathway_sites(config), residual_sites(config)
     rows_srd = token_rows(parameters)
-    scores_srh, values_sre = _score_and_value_tables(parameters, rows_srd, config)
-    z_sne = _attend(scores_srh, values_sre, pairs, config.d_head)
-    attn_out = z_sne @ parameters[f"{_BLOCK}attn.W_O"].flatten(1, 2)
+    scores_srh, values_srhe = _score_and_value_tables(parameters, rows_srd, config)
+    z_sne = _attend(scores_srh, values_srhe, pairs)
+    attn_out = linear(z_sne, parameters[f"{_BLOCK}attn.W_O"].flatten(1, 2))
     attn_out = apply_norm(attn_out, residual.get("norm_attn_out"), parameters, _BLOCK)
     resid_mid = rows_srd[:, -1:] + attn_out
     resid_mid = apply_norm(resid_mid, residual.get("norm_resid_mid"), parameters, _BLOCK)
@@ -56,33 +57,21 @@ def table_logits(
 def _score_and_value_tables(
     parameters: Parameters, rows_srd: Tensor, config: ModelConfig
 ) -> tuple[Tensor, Tensor]:
-    """Scores of the query at `=` against every row [s, r, h], and values of every row [s, r, h * e]."""
+    """Scores of the query at `=` against every row [s, r, h], and values of every row [s, r, h, e]."""
     sites = pathway_sites(config)
     w_q, w_k, w_v, _ = scaled_attention_weights(parameters, _BLOCK)
     q = apply_norm(rows_srd[:, -1:], sites["q"], parameters, _BLOCK) @ w_q
-    k = apply_norm(rows_srd, sites["k"], parameters, _BLOCK) @ w_k
-    v = apply_norm(rows_srd, sites["v"], parameters, _BLOCK) @ w_v
+    k = linear(apply_norm(rows_srd, sites["k"], parameters, _BLOCK), w_k)
+    v = linear(apply_norm(rows_srd, sites["v"], parameters, _BLOCK), w_v)
     q, k = (x.unflatten(-1, (config.n_heads, config.d_head)) for x in (q, k))
     if config.qk_norm:
         q, k = normalise_queries_and_keys(q, k, parameters, _BLOCK)
-    return (q * k).sum(-1), v
+    return (q * k).sum(-1), v.unflatten(-1, (config.n_heads, config.d_head))
 
 
-def _attend(scores_srh: Tensor, values_sre: Tensor, pairs_sn2: Tensor, d_head: int) -> Tensor:
+def _attend(scores_srh: Tensor, values_srhe: Tensor, pairs_sn2: Tensor) -> Tensor:
     """Attention's mix of the values of a, b and `=` for each pair: [s, n, h * e]."""
-    s, r, h = scores_srh.shape
-    table = torch.cat([scores_srh, values_sre], dim=-1)
-    offsets = torch.arange(s, device=table.device)[:, None] * r
-    of_a, of_b = (
-        # An embedding lookup, since its backward is a sorted segment sum rather than a scattered add.
-        F.embedding(pairs_sn2[..., i] + i * (r // 2) + offsets, table.flatten(0, 1))
-        for i in (0, 1)
-    )
-    of_equals = table[:, -1:].expand_as(of_a)
-    sources = (of_a, of_b, of_equals)
-    pattern_snh3 = torch.stack([x[..., :h] for x in sources], dim=-1).softmax(-1)
-    weighted = (
-        pattern_snh3[..., i : i + 1] * x[..., h:].unflatten(-1, (h, d_head)) for i, x in enumerate(sources)
-    )
-    first, second, third = weighted
-    return (first + second + third).flatten(-2)
+    s, r, _ = scores_srh.shape
+    first_row = torch.arange(s, device=pairs_sn2.device)[:, None] * r
+    rows_a_sn, rows_b_sn = (pairs_sn2[..., i] + i * (r // 2) + first_row for i in (0, 1))
+    return mix(scores_srh, values_srhe, rows_a_sn, rows_b_sn).flatten(-2)

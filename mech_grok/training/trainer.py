@@ -1,7 +1,7 @@
 """Full-batch AdamW on all seeds of a cell at once.
 
 Row t of the metrics holds train loss and accuracy, gradient and weight norm of the parameters before
-update t, the norm of update t, and test loss and accuracy after it.
+update t, the norm of update t, and test loss and accuracy after it; norms also by part of the model.
 """
 
 from collections.abc import Callable
@@ -13,15 +13,16 @@ from torch import Tensor
 from mech_grok.config import CellConfig
 from mech_grok.training.data import Examples, examples
 from mech_grok.training.forward import fast_logits
-from mech_grok.training.loss import Score, correct, cross_entropy, score
+from mech_grok.training.loss import Score, score, score_and_gradient
 from mech_grok.training.parameters import ParameterStack
 
 TRAIN_COLUMNS = ("train_loss", "train_accuracy", "grad_norm", "weight_norm", "update_norm")
 TEST_COLUMNS = ("test_loss", "test_accuracy")
 COLUMNS = TRAIN_COLUMNS + TEST_COLUMNS
+GROUP_COLUMNS = ("group_grad_norm", "group_weight_norm", "group_update_norm")
 
 Rows = dict[str, np.ndarray]
-"""Column -> [seed, step] float64; test columns are NaN where not evaluated."""
+"""Column -> [seed, step] float64, of `GROUP_COLUMNS` [seed, step, group]; NaN where not evaluated."""
 
 
 class Trainer:
@@ -64,20 +65,19 @@ class Trainer:
         rows = []
         while len(rows) < n_steps and not (rows and stop()):
             rows.append(self._update())
-        return {name: np.stack([row[name] for row in rows], axis=1) for name in COLUMNS}
+        return {name: np.stack([row[name] for row in rows], axis=1) for name in (*COLUMNS, *GROUP_COLUMNS)}
 
     def _update(self) -> Rows:
         trained = self._gradients()
         before = self.parameters.flat.clone()
-        row = {
-            "train_loss": trained.loss,
-            "train_accuracy": trained.accuracy,
-            "grad_norm": _norms(self.parameters.grad),
-            "weight_norm": _norms(before),
-        }
+        norms = {"grad": self.parameters.group_norms(self.parameters.grad)}
+        norms["weight"] = self.parameters.group_norms(before)
         self._adamw.step()
         self.step += 1
-        row["update_norm"] = _norms(before.sub_(self.parameters.flat))
+        norms["update"] = self.parameters.group_norms(before.sub_(self.parameters.flat))
+        row = {"train_loss": trained.loss, "train_accuracy": trained.accuracy}
+        row |= {f"{of}_norm": by_group.norm(dim=1) for of, by_group in norms.items()}
+        row |= {f"group_{of}_norm": by_group for of, by_group in norms.items()}
         evaluated = self.config.training.is_evaluated(self.step)
         tested = self.evaluate(self._test, self._offsets[1]) if evaluated else _not_evaluated(trained)
         row |= {"test_loss": tested.loss, "test_accuracy": tested.accuracy}
@@ -85,15 +85,16 @@ class Trainer:
 
     def _gradients(self) -> Score:
         """Loss and accuracy on the train set; leaves the gradients in `parameters.grad`."""
-        loss_scale = self.config.model.loss_scale
         scores = []
         for rows in self._seed_groups():
             leaves = self.parameters.leaves(rows)
             logits = self._logits(leaves, rows, self._train, self._offsets[0])
-            losses = cross_entropy(logits, self._train.answers[rows], loss_scale).mean(-1)
-            self.parameters.store_gradients(rows, torch.autograd.grad(losses.sum(), list(leaves.values())))
-            accuracy = correct(logits.detach(), self._train.answers[rows]).double().mean(-1)
-            scores.append(Score(losses.detach(), accuracy))
+            scored, gradient = score_and_gradient(
+                logits.detach(), self._train.answers[rows], self.config.model.loss_scale
+            )
+            gradients = torch.autograd.grad(logits, list(leaves.values()), gradient)
+            self.parameters.store_gradients(rows, gradients)
+            scores.append(scored)
         return _join(scores)
 
     @torch.no_grad()
@@ -141,10 +142,6 @@ def _predictions(
     parameters = {**stack.named(), **stack.frozen}
     on_train, on_test = (fast_logits(parameters, data.pairs, config.model) for data in (train, test))
     return on_train, on_test
-
-
-def _norms(matrix: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(matrix, dim=1, dtype=torch.float64)
 
 
 def _join(scores: list[Score]) -> Score:
