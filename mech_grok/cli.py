@@ -73,14 +73,25 @@ def train(
 
 @app.command
 def probe(
-    target: Where,
+    target: Where | None = None,
     *overrides: SameOverride,
     probes: Annotated[
         tuple[str, ...], Parameter(consume_multiple=True, negative="", help="Which probes; default: all.")
     ] = (),
+    list_: Annotated[
+        bool,
+        Parameter(name="--list", negative="", help="Print the probes (--probes: with definitions) and stop."),
+    ] = False,
     out: Out = Path("runs"),
 ) -> None:
-    """Record what the probes see at every checkpoint and seed."""
+    """Record what the probes see at every checkpoint and seed; what is there already is kept."""
+    if list_:
+        from mech_grok.probes.catalogue import catalogue
+
+        print(catalogue(probes))
+        return
+    if target is None:
+        raise UserError("probe needs a config file, a run directory or a folder of runs; --list needs none")
     from mech_grok.study import find_target, recorded_runs
 
     runs = recorded_runs(find_target(target, overrides, out))

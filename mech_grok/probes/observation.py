@@ -1,7 +1,8 @@
 """The one forward pass over all pairs that the probes of a checkpoint share."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -71,6 +72,15 @@ class Observation:
     at_all_positions: Mapping[str, Tensor]
     lengths: Mapping[str, Float[Tensor, "n 3"]]
     anchors: "Anchors"
+    _known: dict[Callable[["Observation"], Any], Any] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def once(self, quantity: "Callable[[Observation], T]") -> T:
+        """What a function gives for this observation; it is called once, however many probes ask for it."""
+        if quantity not in self._known:
+            self._known[quantity] = quantity(self)
+        return self._known[quantity]
 
     @property
     def unembed(self) -> GrokUnembed:
@@ -110,12 +120,14 @@ class Anchor:
     def __init__(self, observed: Callable[[], Observation]):
         self._observed = observed
         self._known: dict[Callable[[Observation], Any], Any] = {}
+        self._lock = threading.Lock()
 
     def get(self, quantity: Callable[[Observation], T]) -> T:
         """What a function gives for this checkpoint; it is called once."""
-        if quantity not in self._known:
-            self._known[quantity] = quantity(self._observed())
-        return self._known[quantity]
+        with self._lock:
+            if quantity not in self._known:
+                self._known[quantity] = quantity(self._observed())
+            return self._known[quantity]
 
 
 @dataclass(frozen=True)
@@ -195,8 +207,8 @@ def run(model: HookedTransformer, tokens: Int[Tensor, "n 3"], needs: Needs, hook
             for name, to in group.items()
         ]
         everywhere = (*needs.at_all_positions, *needs.lengths)
-        with model.hooks(fwd_hooks=[*_dropping(model, everywhere), *hooks, *keeping]):
-            for batch in tokens.split(_PAIRS_PER_PASS):
+        with model.hooks(fwd_hooks=[*equals_only(model, everywhere), *hooks, *keeping]):
+            for batch in passes(tokens):
                 model(batch)
     return Kept(*({name: torch.cat(parts) for name, parts in group.items()} for group in kept))
 
@@ -208,7 +220,12 @@ def logits_under(
     return run(model, tokens, Needs([LOGITS]), hooks=hooks).at_equals[LOGITS]
 
 
-def _dropping(model: HookedTransformer, everywhere: Sequence[str]) -> Hooks:
+def passes(per_pair: Tensor) -> tuple[Tensor, ...]:
+    """Rows of pairs in the batches that are fastest."""
+    return per_pair.split(_PAIRS_PER_PASS)
+
+
+def equals_only(model: HookedTransformer, everywhere: Sequence[str] = ()) -> Hooks:
     """Hooks that drop positions a and b in the last block, as early as what is to be kept allows.
 
     With one query left, attention's output broadcasts over the residual stream; only the sum's row of `=`
@@ -218,7 +235,8 @@ def _dropping(model: HookedTransformer, everywhere: Sequence[str]) -> Hooks:
     needed = [name for name in everywhere if not _is_before_queries(name, last)]
     if not all(name.endswith(("hook_pattern", "hook_attn_scores")) for name in needed):
         return []
-    first = "hook_z" if needed else "hook_q"
+    # A causal mask expects as many queries as keys.
+    first = "hook_z" if needed or model.cfg.attention_dir == "causal" else "hook_q"
     return [
         (f"{last}.attn.{first}", _drop),
         (f"{last}.hook_resid_mid", _drop),
