@@ -19,7 +19,7 @@ lint: .venv/.ready
 	$(UV) run --frozen basedpyright
 
 bench: .venv/.ready
-	$(UV) run --frozen python benchmarks/training_step.py
+	$(UV) run --frozen python benchmarks/goals.py
 
 .venv/.ready: pyproject.toml uv.lock | $(UV)
 	$(UV) sync --frozen

@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mech_grok.model import GrokTransformer
-    from mech_grok.probes import probe
+    from mech_grok.probes import probe, reference_attention_entropy
     from mech_grok.run import load_run
 
-__all__ = ["GrokTransformer", "load_run", "probe"]
+__all__ = ["GrokTransformer", "load_run", "probe", "reference_attention_entropy"]
 
 _HOME = {
     "GrokTransformer": "mech_grok.model",
     "load_run": "mech_grok.run",
     "probe": "mech_grok.probes",
+    "reference_attention_entropy": "mech_grok.probes",
 }
 
 

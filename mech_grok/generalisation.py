@@ -50,16 +50,17 @@ def generalisation_steps(metrics: xr.Dataset) -> GeneralisationSteps:
         accuracy=_per_seed(accuracy, lambda x: x >= TEST_ACCURACY),
         loss=_per_seed(evaluated["test_loss"], lambda x: x <= TEST_LOSS),
         memorisation=_per_seed(metrics["train_accuracy"], lambda x: x >= TRAIN_ACCURACY),
-        mean_accuracy=_first(accuracy.mean("seed", skipna=False) >= TEST_ACCURACY),
-        first_perfect=_first((accuracy == 1).any("seed")),
+        mean_accuracy=first_met(accuracy.mean("seed", skipna=False) >= TEST_ACCURACY),
+        first_perfect=first_met((accuracy == 1).any("seed")),
         last_step=int(metrics["step"].values[-1]) if metrics.sizes["step"] else 0,
     )
 
 
 def _per_seed(curve: xr.DataArray, rule: Callable[[xr.DataArray], xr.DataArray]) -> dict[int, int | None]:
-    return {int(seed): _first(rule(curve.sel(seed=seed))) for seed in curve["seed"].values}
+    return {int(seed): first_met(rule(curve.sel(seed=seed))) for seed in curve["seed"].values}
 
 
-def _first(met: xr.DataArray) -> int | None:
+def first_met(met: xr.DataArray) -> int | None:
+    """The first step at which a condition (step) is met, or None."""
     where = np.flatnonzero(met.values)
     return int(met["step"].values[where[0]]) if where.size else None

@@ -30,22 +30,29 @@ def clock_embedding(p=CLOCK_P, frequencies=tuple(CLOCK_AMPLITUDES), d_model=128)
 
 @torch.no_grad()
 def clock_model():
-    """Exact clock: logits sum_k alpha_k cos(w_k (a + b - c)), with squares for its activation.
-
-    Heads 0 and 1 look from `=` to a only, heads 2 and 3 to b only. Head 0 copies a's Fourier components,
-    head 2 those of b; the MLP multiplies them by (x + y)^2 - (x - y)^2 = 4xy.
-    """
+    """The exact clock as one of this project's models, with p + 1 classes."""
     model = GrokTransformer(ModelConfig(), CLOCK_P, dtype=torch.float64)
     for parameter in model.parameters():
         parameter.zero_()
+    return write_clock(model)
+
+
+@torch.no_grad()
+def write_clock(model):
+    """Exact clock: logits sum_k alpha_k cos(w_k (a + b - c)), with squares for its activation.
+
+    Heads 0 and 1 look from `=` to a only, heads 2 and 3 to b only. Head 0 copies a's Fourier components,
+    head 2 those of b; the MLP multiplies them by (x + y)^2 - (x - y)^2 = 4xy. The model's parameters must
+    be zero and its size that of `ModelConfig()`.
+    """
     model.blocks[0].mlp.act_fn = torch.square
     embedding = clock_embedding()
     model.embed.W_E.copy_(embedding)
     model.pos_embed.W_pos[range(3), [_POSITION, _POSITION + 1, _POSITION + 2]] = 1.0
     _look_and_copy(model.blocks[0].attn)
-    for i, (k, amplitude) in enumerate(CLOCK_AMPLITUDES.items()):
+    for i in range(len(CLOCK_AMPLITUDES)):
         _multiply(model.blocks[0].mlp, i)
-        _read_out(model, i, k, amplitude, embedding)
+    read_out(model, _COS_SUM, embedding)
     return model
 
 
@@ -71,9 +78,11 @@ def _multiply(mlp, i):
             mlp.W_out[neuron, _COS_SUM + 2 * i + out] = sign * second / 4
 
 
-def _read_out(model, i, k, amplitude, embedding):
-    model.unembed.W_U[_COS_SUM + 2 * i, :CLOCK_P] = amplitude * embedding[:CLOCK_P, 2 * i]
-    model.unembed.W_U[_COS_SUM + 2 * i + 1, :CLOCK_P] = amplitude * embedding[:CLOCK_P, 2 * i + 1]
+def read_out(model, first, embedding):
+    """Logits alpha_k (cos(w_k c) x + sin(w_k c) y), with x and y on two dimensions each from `first` on."""
+    for i, amplitude in enumerate(CLOCK_AMPLITUDES.values()):
+        for j in (2 * i, 2 * i + 1):
+            model.unembed.W_U[first + j, :CLOCK_P] = amplitude * embedding[:CLOCK_P, j]
 
 
 def clock_loss(shrunk_by=1.0):

@@ -14,6 +14,7 @@ LAYERS = (
     {"training"},
     {
         "generalisation",
+        "phases",
         "array_store",
         "environment",
         "progress",

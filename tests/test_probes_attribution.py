@@ -1,9 +1,14 @@
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
-from oracles import PLACEMENTS, clock_model, random_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle_circuits import stock_model
+from oracles import CLOCK_AMPLITUDES, PLACEMENTS, clock_model, random_model
 
+from mech_grok.model import adopt
 from mech_grok.model.norm_sites import residual_sites
 from mech_grok.probes import measure
 from mech_grok.probes.attribution import component_logits, right_answer_logits
@@ -131,6 +136,17 @@ def test_clock_gets_everything_from_the_mlp():
     attribution = seen["logit_attribution"]
     assert attribution.sel(component="0_mlp_out").values == pytest.approx(30, abs=1e-10)
     assert attribution.drop_sel(component="0_mlp_out").values == pytest.approx(0, abs=1e-10)
+    assert seen["right_answer_logit"].values == pytest.approx(30, abs=1e-10)
+    expected = np.zeros(57)
+    expected[list(CLOCK_AMPLITUDES)] = list(CLOCK_AMPLITUDES.values())
+    for split in ("all", "train", "test"):
+        found = seen["frequency_attribution"].sel(split=split).values
+        assert found == pytest.approx(expected, abs=1e-10)
+    # Eight neurons for each frequency, and neurons that no weight leads to add nothing.
+    of_neurons = seen["neuron_attribution"].sel(split="all", layer=0).values
+    amplitudes = list(CLOCK_AMPLITUDES.values())
+    assert of_neurons[:40].reshape(5, 8).sum(1) == pytest.approx(amplitudes, abs=1e-10)
+    assert (of_neurons[40:] == 0).all()
 
 
 def test_attribution_is_the_mean_over_the_split_of_the_right_answers():
@@ -149,3 +165,175 @@ def test_attribution_is_the_mean_over_the_split_of_the_right_answers():
     for name, index in {"all": range(P * P), **split}.items():
         mean = expected[:, list(index)].mean(1).numpy()
         assert seen.sel(split=name).values == pytest.approx(mean, abs=1e-12)
+
+
+def attribution(model, task=TASK, split=None):
+    return measure(model, task, task.split_indices(0) if split is None else split, ["attribution"])[
+        "attribution"
+    ]
+
+
+def stock(**settings):
+    """A stock model whose every parameter is drawn, all biases included; adopted."""
+    model = stock_model(**settings)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+    return adopt(model)
+
+
+def assert_sums(model, task=TASK):
+    """Components, frequencies, and a layer's neurons with its bias, against the logits of a plain pass."""
+    split = task.split_indices(0)
+    seen = attribution(model, task, split)
+    with torch.no_grad():
+        logits = model(torch.as_tensor(task.tokens(task.pairs())))[:, -1, : task.p].numpy()
+    centred = logits - logits.mean(1, keepdims=True)
+    right = centred[np.arange(task.p**2), task.answers(task.pairs())]
+    for name, index in {"all": np.arange(task.p**2), **split}.items():
+        here, expected = seen.sel(split=name), pytest.approx(right[index].mean(), abs=1e-10)
+        assert here["right_answer_logit"].item() == expected
+        assert here["logit_attribution"].sum().item() == expected
+        assert here["frequency_attribution"].sum().item() == expected
+    return seen
+
+
+@pytest.mark.parametrize("kind", [None, "LN", "RMS", "LNPre"])
+@pytest.mark.parametrize("classes", [P, P + 1])
+def test_biases_of_a_stock_model_are_components(kind, classes):
+    model = stock(n_layers=2, normalization_type=kind, d_vocab_out=classes)
+    seen = assert_sums(model)
+    assert {"0_attn_bias", "1_attn_bias", "unembed_bias"} < set(seen["component"].values)
+    bias = model.b_U[:P].detach().numpy()
+    # Every answer is right for P of the pairs.
+    assert seen["logit_attribution"].sel(split="all", component="unembed_bias").item() == pytest.approx(0)
+    index = TASK.split_indices(0)["test"]
+    expected = (bias - bias.mean())[TASK.answers(TASK.pairs())[index]].mean()
+    found = seen["logit_attribution"].sel(split="test", component="unembed_bias").item()
+    assert found == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("settings", VARIANTS[:3], ids=["rms", "depth-2", "swiglu"])
+def test_neurons_add_up_to_their_mlp(placement, settings):
+    model = random_model(P, placement=placement, **settings)
+    seen = assert_sums(model)
+    of_bias = np.array([component_of(model, layer, None) for layer in range(len(model.blocks))])
+    for layer in range(len(model.blocks)):
+        total = seen["neuron_attribution"].sel(layer=layer).sum("neuron") + of_bias[layer]
+        component = seen["logit_attribution"].sel(component=f"{layer}_mlp_out")
+        assert total.values == pytest.approx(component.values, abs=1e-10)
+
+
+@torch.no_grad()
+def component_of(model, layer, neuron):
+    """Split means of the MLP's component, if it gave one neuron's output only; its bias, for None."""
+    _, cache = model.run_with_cache(TOKENS)
+    mlp = model.blocks[layer].mlp
+    out = mlp.b_out.expand(P * P, 3, -1)
+    if neuron is not None:
+        out = cache[f"blocks.{layer}.mlp.hook_post"][..., neuron, None] * mlp.W_out[neuron]
+    normed = "norm_mlp_out" in residual_sites(model.config)
+    raw = f"blocks.{layer}.{'norm_mlp_out.hook_in' if normed else 'hook_mlp_out'}"
+    labels, stack = decompose_residual(model, {**dict(cache.items()), raw: out})
+    alone = component_logits(model, stack[labels.index(f"{layer}_mlp_out"), :, -1][None])[0]
+    answers = TASK.answers(TASK.pairs())
+    right = alone.numpy()[np.arange(P * P), answers]
+    split = TASK.split_indices(0)
+    return [right[index].mean() for index in (np.arange(P * P), split["train"], split["test"])]
+
+
+@pytest.mark.parametrize("placement", ["off", "post", "peri"])
+def test_one_neuron(placement):
+    model = random_model(P, placement=placement, n_layers=2, final_norm="on", readout_scale=2.0)
+    seen = attribution(model)["neuron_attribution"]
+    for layer, neuron in ((0, 3), (1, 17)):
+        found = seen.sel(layer=layer, neuron=neuron).values
+        assert found == pytest.approx(component_of(model, layer, neuron), abs=1e-12)
+
+
+@pytest.mark.parametrize("operation", ["add", "subtract"])
+@pytest.mark.parametrize("p", [2, 3, 5, 6])
+def test_frequencies_are_regressions_on_the_sum_directions(operation, p):
+    task = Task(operation, p, 0.5)
+    model = random_model(p)
+    seen = assert_sums(model, task)["frequency_attribution"]
+    with torch.no_grad():
+        logits = model(torch.as_tensor(task.tokens(task.pairs())))[:, -1, :p].numpy()
+    centred = logits - logits.mean(1, keepdims=True)
+    a, b = task.pairs().T
+    s = a + b if operation == "add" else a - b
+    pairs = np.arange(p * p)
+    for k in range(1, p // 2 + 1):
+        waves = np.stack([np.cos(2 * np.pi * k * s / p), np.sin(2 * np.pi * k * s / p)], 1)
+        fitted = waves @ np.linalg.lstsq(waves, centred, rcond=1e-8)[0]
+        right = fitted[pairs, s % p]
+        for name, index in {"all": pairs, **task.split_indices(0)}.items():
+            found = seen.sel(frequency=k, split=name).item()
+            assert found == pytest.approx(right[index].mean(), abs=1e-10), k
+
+
+@pytest.mark.parametrize("operation", ["multiply", "xor", "and", "rshift"])
+def test_other_operations_have_no_sum_directions(operation):
+    seen = attribution(random_model(P), Task(operation, P, 0.5))
+    assert seen["frequency_attribution"].isnull().all()
+    rest = seen.drop_vars("frequency_attribution")
+    assert rest.notnull().all().to_array().all()
+    total = seen["logit_attribution"].sum("component").values
+    assert total == pytest.approx(seen["right_answer_logit"].values, abs=1e-10)
+
+
+def test_empty_and_small_splits():
+    empty = np.empty(0, dtype=np.int64)
+    for split in ({"train": empty, "test": np.arange(3)}, {"train": np.arange(1), "test": empty}):
+        seen = attribution(random_model(P, n_layers=2), split=split)
+        missing = [name for name, x in split.items() if not len(x)]
+        assert seen.sel(split=missing).isnull().all().to_array().all()
+        assert seen.drop_sel(split=missing).notnull().all().to_array().all()
+
+
+def test_a_model_of_zeros_adds_nothing():
+    model = random_model(P)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert (attribution(model) == 0).all().to_array().all()
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.floats(-100, 100), st.sampled_from(PLACEMENTS))
+def test_a_shift_of_all_logits_does_not_matter(shift, placement):
+    model = random_model(P, placement=placement)
+    before = attribution(model)
+    with torch.no_grad():
+        model.unembed.b_U.add_(shift)
+    after = attribution(model)
+    if shift != 0:
+        bias = after["logit_attribution"].sel(component="unembed_bias")
+        assert bias.values == pytest.approx(0, abs=1e-12)
+        after = after.drop_sel(component="unembed_bias")
+    for name, x in before.items():
+        assert after[name].values == pytest.approx(x.values, abs=1e-10)
+
+
+@torch.no_grad()
+def rotate(model, rotation):
+    """The same function with the residual stream in another basis; only without norms, which have axes."""
+    attn, mlp = model.blocks[0].attn, model.blocks[0].mlp
+    for written in (model.embed.W_E, model.pos_embed.W_pos, attn.W_O, mlp.W_out, mlp.b_out):
+        written.copy_(written @ rotation)
+    for read in (attn.W_Q, attn.W_K, attn.W_V, mlp.W_in, model.unembed.W_U):
+        read.copy_(rotation.T @ read)
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 2**31))
+def test_the_basis_of_the_stream_does_not_matter_without_norms(seed):
+    generator = torch.Generator().manual_seed(seed)
+    rotation = torch.linalg.qr(torch.randn(16, 16, generator=generator, dtype=torch.float64)).Q
+    model = random_model(P)
+    before = attribution(model)
+    rotate(model, rotation)
+    for name, x in attribution(model).items():
+        assert x.values == pytest.approx(before[name].values, abs=1e-10)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import xarray as xr
 from oracles import random_model
 
 from mech_grok.errors import UserError
-from mech_grok.probes import PROBES, find_probe, measure
+from mech_grok.probes import PROBES, Quantity, find_probe, measure
 from mech_grok.probes.observation import Needs, run
 from mech_grok.task import Task
 
@@ -25,15 +27,39 @@ def test_a_probe_finds_the_same_alone_and_in_company(placement, n_layers):
         xr.testing.assert_allclose(seen, measure(model, TASK, SPLIT, [name])[name], rtol=1e-10)
 
 
-def test_every_variable_says_what_it_is():
+def test_every_quantity_says_what_it_is():
     for seen in measure(random_model(P), TASK, SPLIT, list(PROBES)).values():
         assert seen.attrs["title"]
         assert not {"seed", "step"} & set(seen.dims)
         for variable in seen.data_vars.values():
-            assert {"long_name", "units", "definition"} <= set(variable.attrs)
+            assert variable.attrs["long_name"]
+            assert variable.attrs["source"]
             assert variable.attrs["definition"].endswith(".")
             assert variable.attrs["units"] in ("nats", "logits", "1")
-            assert variable.dtype == np.float64
+            assert variable.dtype in (np.float64, np.float32)
+            assert variable.attrs["nan"] or np.isfinite(variable).all()
+
+
+def test_names_are_unique_and_dimensions_agree_over_all_probes():
+    names = [name for probe in PROBES.values() for name in probe.quantities]
+    assert len(names) == len(set(names)) > 50
+    found = measure(random_model(P, n_layers=2, placement="post"), TASK, SPLIT, list(PROBES))
+    xr.merge(found.values(), join="exact", compat="equals", combine_attrs="drop_conflicts")
+
+
+def test_a_probe_must_compute_what_it_declares(monkeypatch):
+    declared = dict(PROBES["stability"].quantities)
+    for broken in ({**declared, "one_more": Quantity((), "x", "1", "X.")}, dict(list(declared.items())[1:])):
+        monkeypatch.setitem(PROBES, "stability", replace(PROBES["stability"], quantities=broken))
+        with pytest.raises(ValueError, match="probe 'stability' declares and computes different quantities"):
+            measure(random_model(P), TASK, SPLIT, ["stability"])
+
+
+def test_a_value_of_another_shape_is_refused(monkeypatch):
+    wrong = replace(PROBES["fourier"], compute=lambda seen: dict.fromkeys(PROBES["fourier"].quantities, 0.0))
+    monkeypatch.setitem(PROBES, "fourier", wrong)
+    with pytest.raises(ValueError, match="embedding norm has shape \\(\\), expected \\(3,\\)"):
+        measure(random_model(P), TASK, SPLIT, ["fourier"])
 
 
 def test_the_model_is_left_as_it_was():

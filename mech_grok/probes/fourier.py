@@ -1,17 +1,24 @@
-"""Fourier structure of the embedding along the number axis; weights only."""
+"""Fourier structure of the embedding and the unembedding along the number axis; weights only.
 
-import math
+Both are read as [p, d_model]: the embedding without the row of `=`, the unembedding without its class. No
+share depends on the readout scale, which is left out.
+"""
+
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from mech_grok.probes.fourier_basis import by_frequency, fourier_basis, spectrum
 from mech_grok.probes.observation import Observation
 from mech_grok.probes.probe import Probe, Quantity
 
 _EPS = 1e-8
 """Added to the variance within modes, as in the paper's code."""
+
+_FFD_THRESHOLD = 0.5
+_ROUNDING = 1e-12
 
 
 class CFourier(NamedTuple):
@@ -20,40 +27,6 @@ class CFourier(NamedTuple):
     ratio: Float[Tensor, ""]
     between: Float[Tensor, ""]
     within: Float[Tensor, ""]
-
-
-def frequencies(p: int) -> Int[Tensor, " p"]:
-    """The frequency k of each row of `fourier_basis(p)`: 0, 1, 1, 2, 2, ..."""
-    return (torch.arange(p) + 1) // 2
-
-
-def fourier_basis(p: int) -> Float[Tensor, "p p"]:
-    """The orthonormal real Fourier basis of functions on 0..p-1, one per row, in float64.
-
-    Rows: constant, cos 1, sin 1, cos 2, sin 2, ...; for even p the last one is the alternating cosine of
-    frequency p/2, which has no sine. `frequencies(p)` gives the frequency of each row. The order is that
-    of Nanda et al., arXiv 2301.05217; TransformerLens' demonstration has sine before cosine.
-    """
-    row = torch.arange(p)
-    k = frequencies(p)[:, None]
-    # The integer product is reduced before it becomes an angle: a large angle would lose digits, and
-    # torch would make float32 of a Python float times an integer tensor.
-    angle = (2 * math.pi / p) * ((k * torch.arange(p)) % p).double()
-    basis = torch.where((row % 2 == 1)[:, None], angle.cos(), angle.sin())
-    basis[0] = 1.0
-    return basis / basis.norm(dim=1, keepdim=True)
-
-
-def embedding_spectrum(W_E: Float[Tensor, "p d_model"]) -> Float[Tensor, " frequency"]:
-    """Norm of the embedding along each frequency 0..p//2, in float64.
-
-    The cosine and the sine component of `fourier_basis` are added in quadrature, so that the squares sum
-    to the embedding's squared norm. The row of `=` must not be in `W_E`.
-    """
-    p = W_E.shape[0]
-    basis = fourier_basis(p).to(W_E.device)
-    power = (basis @ W_E.double()).square().sum(-1)
-    return power.new_zeros(p // 2 + 1).index_add_(0, frequencies(p).to(W_E.device), power).sqrt()
 
 
 def c_fourier(W_E: Float[Tensor, "p d_model"]) -> CFourier:
@@ -72,14 +45,139 @@ def c_fourier(W_E: Float[Tensor, "p d_model"]) -> CFourier:
     return CFourier(between / (within + _EPS), between, within)
 
 
+def component_norms(W: Float[Tensor, "p d_model"]) -> Float[Tensor, " p"]:
+    """Norm over dimensions along each row of `fourier_basis`: constant, cos 1, sin 1, ..., in float64."""
+    return (fourier_basis(W.shape[0]).to(W.device) @ W.double()).norm(dim=1)
+
+
+def gini(x: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Gini coefficient of non-negative numbers: 0 if all are equal, 1 - 1/n if all but one are 0.
+
+    `2 sum_i i x_(i) / (n sum x) - (n + 1) / n` for ascending x_(i), i = 1..n; nan if all are 0.
+    """
+    n = len(x)
+    rank = torch.arange(1, n + 1, dtype=torch.float64, device=x.device)
+    ascending = x.double().sort().values
+    return 2 * (rank @ ascending) / (n * ascending.sum()) - (n + 1) / n
+
+
+def inverse_participation_ratio(W: Float[Tensor, "p d_model"]) -> Float[Tensor, " d_model"]:
+    """sum_k P_k^2 / (sum_k P_k)^2 of every dimension, P_k its squares along frequency k = 0..p//2.
+
+    1 for one frequency, whatever its phase: cosine and sine are added before the ratio is taken, which on
+    separate coefficients would be anywhere from 1/2 to 1. nan for a dimension of zeros.
+    """
+    power = by_frequency((fourier_basis(W.shape[0]).to(W.device) @ W.double()).square())
+    return power.square().sum(0) / power.sum(0).square()
+
+
+def frequency_density(norms: Float[Tensor, " p"]) -> Float[Tensor, ""]:
+    """Share of the cosines and sines whose norm exceeds half of the largest cosine's, or sine's.
+
+    Furuta et al.'s Fourier Frequency Density, threshold 0.5. Of `component_norms`; the constant is left out.
+    """
+    cos, sin = norms[1::2], norms[2::2]
+    above = sum((x > _FFD_THRESHOLD * x.max()).sum() for x in (cos, sin) if len(x))
+    return torch.as_tensor(above, dtype=torch.float64) / (len(norms) - 1)
+
+
+def coefficient_ratio(norms: Float[Tensor, " p"]) -> Float[Tensor, ""]:
+    """Smaller over larger of cosine's and sine's norm, mean over frequencies.
+
+    Furuta et al.'s Fourier Coefficient Ratio. Of `component_norms`; the constant and p/2, which has no sine,
+    are left out, and so are frequencies below 1e-12 of the largest, which are rounding. nan if none is left.
+    """
+    sin = norms[2::2]
+    cos = norms[1::2][: len(sin)]
+    larger = torch.maximum(cos, sin)
+    held = larger > _ROUNDING * norms.max()
+    return (torch.minimum(cos, sin) / larger)[held].mean()
+
+
 def _compute(seen: Observation) -> dict[str, Tensor]:
-    numbers = seen.model.W_E[: seen.task.p]
-    concentration = c_fourier(numbers)
+    p, model = seen.task.p, seen.model
+    concentration = c_fourier(model.W_E[:p])
     return {
         "c_fourier": concentration.ratio,
         "c_fourier_between": concentration.between,
         "c_fourier_within": concentration.within,
-        "embedding_spectrum": embedding_spectrum(numbers),
+        **_sparsity(model.W_E[:p], "embedding"),
+        **_sparsity(model.W_U[:, :p].T, "unembedding"),
+    }
+
+
+def _sparsity(W: Float[Tensor, "p d_model"], name: str) -> dict[str, Tensor]:
+    norms = component_norms(W)
+    of_frequencies = spectrum(W)
+    return {
+        f"{name}_spectrum": of_frequencies,
+        f"{name}_gini": gini(norms),
+        f"{name}_gini_squared": gini(norms.square()),
+        f"{name}_gini_frequency": gini(of_frequencies),
+        f"{name}_ipr": inverse_participation_ratio(W).nanmean(),
+        f"{name}_ffd": frequency_density(norms),
+        f"{name}_fcr": coefficient_ratio(norms),
+    }
+
+
+def _quantities(name: str, weights: str) -> dict[str, Quantity]:
+    """What `_sparsity` computes."""
+    nanda = "Nanda et al., arXiv 2301.05217"
+    furuta = "Furuta et al., arXiv 2402.16726"
+    basis = f"of {weights} in the orthonormal real Fourier basis"
+
+    def gini_of(what: str, variant: str = "") -> Quantity:
+        return Quantity(
+            (),
+            f"Gini coefficient{variant}, {name}",
+            "1",
+            f"Gini coefficient of {what}; 0 where all are equal, 1 - 1/n where one of n is left.",
+            source=nanda,
+            nan="the weights are zero",
+        )
+
+    return {
+        f"{name}_spectrum": Quantity(
+            ("frequency",),
+            f"{name} norm",
+            "1",
+            f"Norm along cosine and sine of each frequency, {basis}.",
+            source=nanda,
+        ),
+        f"{name}_gini": gini_of(f"the p norms, the constant's among them, {basis}"),
+        f"{name}_gini_squared": gini_of(
+            f"the p squared norms, the constant's among them, {basis}", " of squares"
+        ),
+        f"{name}_gini_frequency": gini_of(
+            f"the p//2 + 1 norms of `{name}_spectrum`, the constant's among them", " of frequencies"
+        ),
+        f"{name}_ipr": Quantity(
+            (),
+            f"inverse participation ratio, {name}",
+            "1",
+            f"sum_k P_k^2 / (sum_k P_k)^2 over the numbers, for each of the d_model dimensions of {weights}; "
+            "P_k the squares along cosine and sine of frequency k = 0..p//2. Mean over the dimensions that "
+            "are not zero. 1 for one frequency in each; depends on the choice of axes.",
+            source="Doshi et al., arXiv 2310.13061",
+            nan="the weights are zero",
+        ),
+        f"{name}_ffd": Quantity(
+            (),
+            f"Fourier frequency density, {name}",
+            "1",
+            "Share of the p - 1 norms along cosines and sines that exceed half of the largest cosine's, or "
+            f"sine's, {basis}.",
+            source=furuta,
+        ),
+        f"{name}_fcr": Quantity(
+            (),
+            f"Fourier coefficient ratio, {name}",
+            "1",
+            f"Smaller over larger of the norms along cosine and sine, {basis}; mean over the frequencies "
+            "that hold more than 1e-12 of the largest norm.",
+            source=furuta,
+            nan="no frequency has both cosine and sine",
+        ),
     }
 
 
@@ -87,7 +185,7 @@ _MODULUS = "Variance of the modulus of the embedding's unnormalised discrete Fou
 
 PROBE = Probe(
     name="fourier",
-    title="Fourier structure of the embedding",
+    title="Fourier structure of embedding and unembedding",
     source="arXiv 2602.06702",
     seconds=0.0,
     quantities={
@@ -104,14 +202,8 @@ PROBE = Probe(
         "c_fourier_within": Quantity(
             (), "variance within modes", "1", _MODULUS + "over dimensions within a mode, mean over modes."
         ),
-        "embedding_spectrum": Quantity(
-            ("frequency",),
-            "embedding norm",
-            "1",
-            "Norm of rows 0..p-1 of W_E along cosine and sine of each frequency, in the orthonormal real "
-            "Fourier basis.",
-            source="Nanda et al., arXiv 2301.05217",
-        ),
+        **_quantities("embedding", "rows 0..p-1 of W_E"),
+        **_quantities("unembedding", "the p answers' columns of W_U (no readout scale)"),
     },
     compute=_compute,
 )

@@ -18,6 +18,7 @@ from mech_grok.probes import (
     neurons,
     pathway_scale,
     progress,
+    scale_sensitivity,
     shortcut,
     stability,
 )
@@ -36,6 +37,7 @@ PROBES: dict[str, Probe] = {
         attribution.PROBE,
         logit_lens.PROBE,
         shortcut.PROBE,
+        scale_sensitivity.PROBE,
         progress.PROBE,
         compressibility.PROBE,
         dynamics.PROBE,

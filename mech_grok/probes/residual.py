@@ -5,7 +5,7 @@ TransformerLens' `get_full_resid_decomposition` agrees where no norm sits on the
 """
 
 from collections.abc import Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from einops import einsum
@@ -17,8 +17,18 @@ from mech_grok.model.block import GrokBlock
 from mech_grok.model.norms import Norm
 from mech_grok.model.unembed import GrokUnembed
 
+UNEMBED_BIAS = "unembed_bias"
+"""Label of an unembedding's bias, which adds to the logits beside the residual stream."""
+
 Components = dict[str, Tensor]
 Cache = ActivationCache | Mapping[str, Tensor]
+
+
+class Read(NamedTuple):
+    """How an activation x [*batch, d_model] is read further down: `x @ directions / divisor`."""
+
+    directions: Float[Tensor, "d_model p"]
+    divisor: Float[Tensor, "*batch 1"]
 
 
 def decompose_residual(
@@ -45,7 +55,10 @@ def decompose_residual(
 
 
 def component_labels(model: HookedTransformer) -> list[str]:
-    """The names of the components, without running the model."""
+    """The names of all that the logits are the sum of, without running the model.
+
+    They are those of `decompose_residual`, and `unembed_bias` if the unembedding has one that is not zero.
+    """
     nothing = dict.fromkeys(
         residual_hooks(model), torch.ones(1, dtype=model.W_E.dtype, device=model.W_E.device)
     )
@@ -53,7 +66,24 @@ def component_labels(model: HookedTransformer) -> list[str]:
         f"blocks.{layer}.attn.hook_z": model.W_E.new_zeros(model.cfg.n_heads, model.cfg.d_head)
         for layer in range(model.cfg.n_layers)
     }
-    return decompose_residual(model, {**nothing, **heads})[0]
+    labels = decompose_residual(model, {**nothing, **heads})[0]
+    return [*labels, UNEMBED_BIAS] if model.b_U.any() else labels
+
+
+def mlp_reads(model: HookedTransformer, cache: Cache, directions: Float[Tensor, "d_model p"]) -> list[Read]:
+    """How each layer's MLP output, before any norm on it, is read along directions at the unembedding.
+
+    An MLP's output read this way is its component of `decompose_residual` times the directions, with the
+    norms applied to the few directions in place of what each neuron writes. Divisors are held.
+    """
+    last = Read(directions, directions.new_ones(1))
+    stream, reads = _back_through(last, _final_norm(model), cache, "ln_final"), []
+    for layer in reversed(range(model.cfg.n_layers)):
+        name, block = f"blocks.{layer}.", cast(GrokBlock, model.blocks[layer])
+        stream = _back_through(stream, block.norm_resid_post, cache, name + "norm_resid_post")
+        reads.append(_back_through(stream, block.norm_mlp_out, cache, name + "norm_mlp_out"))
+        stream = _back_through(stream, block.norm_resid_mid, cache, name + "norm_resid_mid")
+    return reads[::-1]
 
 
 def residual_hooks(model: HookedTransformer) -> tuple[str, ...]:
@@ -109,6 +139,16 @@ def _through(parts: Components, norm: nn.Module | None, cache: Cache, name: str)
     centring = norm.site.kind == "ln"
     out = {k: (x - x.mean(-1, keepdim=True) if centring else x) / divisor * gain for k, x in parts.items()}
     return out if bias is None else {**out, _bias_label(name): bias}
+
+
+def _back_through(read: Read, norm: nn.Module | None, cache: Cache, name: str) -> Read:
+    """How the input of the norm of this name is read, if this is how its output is."""
+    if not isinstance(norm, Norm):
+        return read
+    directions = read.directions if norm.affine is None else norm.affine.w[:, None] * read.directions
+    if norm.site.kind == "ln":
+        directions = directions - directions.mean(0)
+    return Read(directions, read.divisor * cache[f"{name}.hook_scale"])
 
 
 def _bias_label(name: str) -> str:

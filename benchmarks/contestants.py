@@ -1,0 +1,90 @@
+"""What the benchmark times: our step, a stock loop, and the step's products alone."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from transformer_lens import HookedTransformer
+
+from mech_grok.config import CellConfig
+from mech_grok.model import GrokTransformer
+from mech_grok.training.data import examples
+from mech_grok.training.linear import product, weight_gradient
+from mech_grok.training.parameters import ParameterStack
+from mech_grok.training.trainer import Trainer
+
+STEPS = 10
+FIVE_SEEDS = [456, 789, 111, 222, 333]
+Work = Callable[[], object]
+"""Ten steps of something."""
+
+
+def cell(seeds: int = 1, p: int = 113, evaluate_every: int = STEPS, **model: object) -> CellConfig:
+    """The paper's cell, or one of another size."""
+    return CellConfig.model_validate(
+        {
+            "task": {"p": p},
+            "model": model,
+            "training": {"seeds": FIVE_SEEDS[:seeds], "evaluate_every": evaluate_every},
+        }
+    )
+
+
+def our_steps(config: CellConfig) -> Work:
+    """The project's trainer, with all metrics every step."""
+    trainer = Trainer(config, ParameterStack.initial(config))
+    return lambda: trainer.advance(STEPS)
+
+
+def stock_steps(config: CellConfig) -> Work:
+    """A stock HookedTransformer doing the paper's code's work: a train step and a test evaluation, each step."""
+    grok = GrokTransformer(config.model, config.task.p)
+    model = HookedTransformer(grok.cfg)
+    model.load_state_dict(grok.state_dict(), strict=False)
+    trained = [p for n, p in model.named_parameters() if n in grok.trained_parameters()]
+    optimiser = torch.optim.AdamW(trained, lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98))
+    train, test = (
+        (torch.cat([e.pairs[0], torch.full((e.pairs.shape[1], 1), config.task.p)], dim=1), e.answers[0])
+        for e in (examples(config, "train"), examples(config, "test"))
+    )
+
+    def ten_steps() -> None:
+        for _ in range(STEPS):
+            optimiser.zero_grad()
+            F.cross_entropy(model(train[0])[:, -1], train[1]).backward()
+            optimiser.step()
+            with torch.no_grad():
+                F.cross_entropy(model(test[0])[:, -1], test[1])
+
+    return ten_steps
+
+
+def products_alone(config: CellConfig) -> Work:
+    """The products of a training step, forward and backward, with the trainer's own kernels."""
+    n, rows = config.task.task.n_train, 2 * config.task.p + 1
+    d, m, c = config.model.d_model, config.model.d_mlp, config.task.p + 1
+    shapes = [(rows, d, d)] * 2 + [(n, d, d), (n, d, m), (n, m, d), (n, d, c)]
+    operands = [(torch.randn(a, b), torch.randn(b, o), torch.randn(a, o)) for a, b, o in shapes]
+
+    def ten_steps() -> None:
+        for _ in range(STEPS):
+            for x, w, gradient in operands:
+                product(x, w)
+                product(gradient, w.t())
+                weight_gradient(x, gradient)
+
+    return ten_steps
+
+
+def norms_alone(config: CellConfig) -> Work:
+    """What the norms of gradient, weights and update cost every step."""
+    stack = ParameterStack.initial(config)
+
+    def ten_steps() -> None:
+        for _ in range(STEPS):
+            before = stack.flat.clone()
+            stack.group_norms(stack.grad)
+            stack.group_norms(before)
+            stack.group_norms(before.sub_(stack.flat))
+
+    return ten_steps

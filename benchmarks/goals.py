@@ -1,0 +1,151 @@
+"""The speed goals, measured and printed row by row: `python benchmarks/goals.py` (`make bench`).
+
+Every number is a ratio of times taken in turns in one run, so that a machine that slows down slows all of
+them; each is the median over rounds. Writes `benchmarks/results.json`.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from contestants import STEPS, Work, cell, norms_alone, our_steps, products_alone, stock_steps
+from kernel import kernel_speed
+
+from mech_grok.environment import describe_environment
+
+HERE = Path(__file__).parent
+ROUNDS = 5
+NEVER = 10**9
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a measured number and its goal."""
+
+    what: str
+    measured: float
+    goal: str
+    unit: str = "x"
+
+    @property
+    def passes(self) -> bool:
+        """Whether the number meets its goal, `>= 10` or `<= 1.3`."""
+        relation, bound = self.goal.split()
+        return self.measured >= float(bound) if relation == ">=" else self.measured <= float(bound)
+
+    def __str__(self) -> str:
+        verdict = "pass" if self.passes else "falls short"
+        return f"{self.what:<74} {self.measured:8.2f} {self.unit:<4} {self.goal:>8}  {verdict}"
+
+
+def main() -> None:
+    """Print the table and write it down."""
+    environment = describe_environment("cpu")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {environment.get('cpu', '')}", flush=True)
+    rows = []
+    for row in (*training_rows(), *size_rows(), *deep_rows(), *kernel_rows(), *start_rows(), *memory_rows()):
+        print(row, flush=True)
+        rows.append({**asdict(row), "pass": row.passes})
+    (HERE / "results.json").write_text(json.dumps({"environment": environment, "rows": rows}, indent=2) + "\n")
+
+
+def training_rows() -> Iterator[Row]:
+    """The paper's cell: one layer, width 128, p = 113, no norm, which leaves the least to do."""
+    seconds = seconds_per_step(
+        {
+            "stock": stock_steps(cell()),
+            "one": our_steps(cell()),
+            "untested": our_steps(cell(evaluate_every=NEVER)),
+            "five": our_steps(cell(seeds=5)),
+            "products": products_alone(cell()),
+            "norms": norms_alone(cell()),
+        }
+    )
+    print(", ".join(f"{name} {1e3 * t:.2f} ms" for name, t in seconds.items()), flush=True)
+    one = seconds["one"]
+    yield Row("stock loop tested every step / our step, tested every 10, all metrics", seconds["stock"] / one, ">= 10")
+    share = seconds["products"] / seconds["untested"]
+    yield Row("the step's matrix products alone / the whole step", share, ">= 0.65")
+    yield Row("five seeds / one seed", seconds["five"] / one, "<= 5.2")
+    yield Row("norms of gradient, weights and update / the whole step", 100 * seconds["norms"] / one, "<= 3", "%")
+
+
+def size_rows() -> Iterator[Row]:
+    """Time per training pair at larger p, over that at p = 113."""
+    seconds = seconds_per_step(
+        {str(p): our_steps(cell(p=p, evaluate_every=NEVER)) for p in (113, 257, 509)}, rounds=2
+    )
+    per_pair = {p: t / cell(p=int(p)).task.task.n_train for p, t in seconds.items()}
+    for p in ("257", "509"):
+        yield Row(f"time per training pair, p = {p} / p = 113", per_pair[p] / per_pair["113"], "<= 1.3")
+
+
+def deep_rows() -> Iterator[Row]:
+    """Three layers of width 64."""
+    config = cell(n_layers=3, d_model=64)
+    seconds = seconds_per_step({"stock": stock_steps(config), "ours": our_steps(config)}, rounds=2)
+    yield Row("three layers of width 64: stock loop / our step", seconds["stock"] / seconds["ours"], ">= 3")
+
+
+def kernel_rows() -> Iterator[Row]:
+    """The exact tangent kernels against explicit gradients."""
+    for output in ("sum", "trace"):
+        ratio, difference = kernel_speed(output)
+        yield Row(f"explicit per-example gradients / exact kernel ({output}), N = 1,024", ratio, ">= 30")
+        yield Row(f"their largest relative difference in float64 ({output})", difference, "<= 1e-8", "")
+
+
+def start_rows() -> Iterator[Row]:
+    """How soon help and the package are there."""
+    commands = {
+        "mech-grok --help": ([sys.executable, "-m", "mech_grok", "--help"], "<= 0.5"),
+        "import mech_grok": ([sys.executable, "-c", "import mech_grok"], "<= 0.3"),
+    }
+    for name, (command, goal) in commands.items():
+        yield Row(name, min(seconds_of(command) for _ in range(3)), goal, "s")
+
+
+def memory_rows() -> Iterator[Row]:
+    """Peak memory of a five-seed paper run: everything that 10,000 steps hold, on its first 20."""
+    code = (
+        "import sys; from mech_grok.cli import main; main(sys.argv[1:]);"
+        "import resource; print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    overrides = ["training.seeds=[456,789,111,222,333]", "training.steps=20", "training.checkpoint_every=10"]
+    with tempfile.TemporaryDirectory() as out:
+        study = Path(out) / "memory.yaml"
+        study.write_text("study: memory\n")
+        command = [sys.executable, "-c", code, "train", str(study), *overrides, "--out", out]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak = int(done.stdout.rpartition("peak ")[2])
+    yield Row("peak memory of a five-seed run at p = 113", peak / 2**20, "<= 2", "GiB")
+
+
+def seconds_per_step(contestants: dict[str, Work], rounds: int = ROUNDS) -> dict[str, float]:
+    """Median seconds per step of each, measured in turn."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_number in range(rounds + 1):
+        for name, ten_steps in contestants.items():
+            start = time.perf_counter()
+            ten_steps()
+            if round_number:  # the first round warms up
+                times[name].append((time.perf_counter() - start) / STEPS)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def seconds_of(command: list[str]) -> float:
+    """Wall time of a process."""
+    start = time.perf_counter()
+    subprocess.run(command, capture_output=True, check=True)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The rules for phases and onsets, on curves whose steps are known."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mech_grok.phases import Phases, first_reaching, onset, phases
+
+STEPS = np.arange(1, 1001)
+CHECKPOINTS = np.arange(0, 1001, 50)
+NEVER = 10_000
+
+
+def metrics(memorised=(100,), generalised=(700,), test_loss=None, every=10) -> xr.Dataset:
+    """Each seed's train and test accuracy step up where told; the test loss is the same function for all."""
+    evaluated = STEPS % every == 0
+    dims, n = ("seed", "step"), len(memorised)
+
+    def stairs(at, low):
+        return np.where(np.array(at)[:, None] <= STEPS, 1.0, low)
+
+    loss = np.tile((test_loss or hump)(STEPS.astype(float)), (n, 1))
+    data = {
+        "train_accuracy": (dims, stairs(memorised, 0.98)),
+        "test_accuracy": (dims, np.where(evaluated, stairs(generalised, 0.5), np.nan)),
+        "test_loss": (dims, np.where(evaluated, loss, np.nan)),
+    }
+    return xr.Dataset(data, {"seed": 7 + np.arange(n), "step": STEPS, "evaluated": ("step", evaluated)})
+
+
+def hump(step):
+    """Rises to 20 at step 300, then falls by 0.05 a step."""
+    return np.where(step <= 300, 5 + step / 20, np.maximum(20 - (step - 300) / 20, 0.001))
+
+
+def progress(*curves, splits=("all", "train", "test")) -> xr.Dataset:
+    """Excluded loss on the training pairs; what the other splits hold must not be read."""
+    values = np.stack([curve(CHECKPOINTS.astype(float)) for curve in curves])
+    by_split = np.stack([values if split == "train" else -values for split in splits], axis=-1)
+    coordinates = {"seed": 7 + np.arange(len(curves)), "step": CHECKPOINTS, "split": list(splits)}
+    return xr.Dataset({"excluded_loss": (("seed", "step", "split"), by_split)}, coordinates)
+
+
+def valley(at):
+    return lambda step: 0.1 + np.abs(step - at)
+
+
+def test_each_phase_of_each_seed() -> None:
+    found = phases(metrics(memorised=(100, 233), generalised=(700, 741)), progress(valley(350), valley(400)))
+    # Half of 20 is passed after step 500, and tests are every 10 steps.
+    assert found == {7: Phases(100, 350, 510, 700), 8: Phases(233, 400, 510, 750)}
+
+
+def test_circuit_formation_is_looked_for_between_memorisation_and_generalisation() -> None:
+    def before_and_after(step):
+        return np.where((step < 100) | (step > 700), -5.0, valley(450)(step))
+
+    assert phases(metrics(), progress(before_and_after))[7].circuit_formation == 450
+    at_the_ends = metrics(memorised=(450,), generalised=(450,))
+    assert phases(at_the_ends, progress(valley(0)))[7].circuit_formation == 450
+
+
+def test_a_loss_that_only_falls_gives_the_last_checkpoint_and_one_that_only_rises_the_first() -> None:
+    data = metrics(memorised=(120,), generalised=(690,))
+    assert phases(data, progress(lambda step: -step))[7].circuit_formation == 650
+    assert phases(data, progress(lambda step: step))[7].circuit_formation == 150
+
+
+def test_the_first_of_equal_minima_counts_and_nan_does_not() -> None:
+    assert phases(metrics(), progress(lambda step: 0 * step))[7].circuit_formation == 100
+
+    def unknown_till_300(step):
+        return np.where(step < 300, np.nan, 1.0)
+
+    assert phases(metrics(), progress(unknown_till_300))[7].circuit_formation == 300
+
+
+@pytest.mark.parametrize(
+    ("memorised", "generalised", "curve"),
+    [
+        (NEVER, 700, valley(350)),
+        (100, NEVER, valley(350)),
+        (400, 300, valley(350)),  # generalised before it memorised
+        (101, 140, valley(350)),  # no checkpoint in between
+        (100, 700, lambda step: np.full_like(step, np.nan)),  # no key frequencies
+    ],
+)
+def test_circuit_formation_is_censored(memorised, generalised, curve) -> None:
+    (found,) = phases(metrics((memorised,), (generalised,)), progress(curve)).values()
+    assert found.circuit_formation is None
+    assert found.memorised == (memorised if memorised < NEVER else None)
+    assert found.generalised == (generalised if generalised < NEVER else None)
+
+
+def test_cleanup_compares_with_the_largest_loss_so_far() -> None:
+    def cleanup(test_loss):
+        (found,) = phases(metrics(test_loss=test_loss), progress(valley(350))).values()
+        return found.cleanup
+
+    assert cleanup(lambda step: np.where(step < 500, 4.0, 2.0)) is None  # half is not below half
+    assert cleanup(lambda step: np.where(step < 500, 4.0, 1.99)) == 500
+    assert cleanup(lambda step: np.where(step < 500, 1.0, 100.0)) is None  # what follows does not count
+    assert cleanup(lambda step: np.where((step > 200) & (step < 400), np.inf, 4.0)) is None
+    assert cleanup(lambda step: np.full_like(step, np.nan)) is None
+
+
+def test_only_evaluated_steps_count() -> None:
+    data = metrics()
+    data["test_loss"].loc[{"step": 305}] = 0.001  # not evaluated
+    assert phases(data, progress(valley(350)))[7].cleanup == 510
+
+
+def test_a_seed_that_diverges_keeps_what_came_before() -> None:
+    data, excluded = metrics(), progress(valley(350))
+    data = data.where(data["step"] < 600)
+    excluded = excluded.where(excluded["step"] < 600)
+    assert phases(data, excluded)[7] == Phases(100, None, 510, None)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_short_runs(n) -> None:
+    found = phases(metrics().isel(step=slice(0, n)), progress(valley(350)).isel(step=slice(0, n)))
+    assert found == {7: Phases(None, None, None, None)}
+
+
+def curve(*rows, step=None) -> xr.DataArray:
+    values = np.array(rows, dtype=float)
+    return xr.DataArray(
+        values,
+        {"seed": 7 + np.arange(len(rows)), "step": 10 * np.arange(values.shape[1])},
+        dims=("seed", "step"),
+    )
+
+
+def test_onset_is_the_first_value_within_a_tenth_of_the_least() -> None:
+    found = onset(curve([30, 12, 11.01, 10.99, 10, 15], [30, 36, 8.8, 8.5, 8.2, 8]))
+    assert found == {7: 30, 8: 20}
+
+
+def test_onset_counts_a_dip_before_the_minimum() -> None:
+    assert onset(curve([5, 1.1, 30, 30, 1.0])) == {7: 10}
+
+
+def test_onset_of_what_is_not_finite() -> None:
+    rows = [[np.nan, 9, np.nan, 8, np.inf], [np.nan] * 5, [np.inf] * 5, [-np.inf, 3, 2, 2, 1]]
+    assert onset(curve(*rows)) == {7: 30, 8: None, 9: None, 10: 40}
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=20), st.floats(0.01, 100))
+def test_onset_does_not_depend_on_units_and_is_no_later_than_the_minimum(values, unit) -> None:
+    found = onset(curve(values))[7]
+    assert found is not None
+    assert found <= 10 * int(np.argmin(values))
+    near = [abs(v / min(values) - 1.1) < 1e-9 for v in values]
+    assert any(near) or onset(curve([unit * v for v in values]))[7] == found
+
+
+def test_first_reaching() -> None:
+    c_fourier = curve([0.1, 0.99, 1.0, 0.5, 2], [0.1] * 5, [np.nan, np.nan, np.nan, 1.5, 2])
+    assert first_reaching(c_fourier, 1.0) == {7: 20, 8: None, 9: 30}
+
+
+def test_no_steps_and_no_seeds() -> None:
+    empty = curve([1.0, 2.0]).isel(step=slice(0, 0))
+    assert onset(empty) == {7: None}
+    assert first_reaching(empty, 1.0) == {7: None}
+    assert onset(curve([1.0, 2.0]).isel(seed=slice(0, 0))) == {}
