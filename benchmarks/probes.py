@@ -7,6 +7,7 @@ once on two threads, as the probe stage does it.
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 
@@ -14,6 +15,7 @@ from mech_grok.config import ModelConfig
 from mech_grok.model import GrokTransformer
 from mech_grok.placement import Placement
 from mech_grok.probes import PROBES, Anchor, Anchors, measure
+from mech_grok.probes.fast_products import FastProducts
 from mech_grok.probes.measure import needs_of
 from mech_grok.probes.observation import observe
 from mech_grok.task import Task
@@ -25,6 +27,12 @@ REPEATS = 3
 def main() -> None:
     """Print one line per probe and the total, for two placements."""
     torch.set_num_threads(1)
+    with torch.no_grad(), FastProducts():
+        report()
+
+
+def report() -> None:
+    """The lines of each placement."""
     for placement in ("off", "pre"):
         print(f"{placement}: seconds per checkpoint and seed")
         seconds = per_probe(placement)
@@ -35,21 +43,17 @@ def main() -> None:
 
 
 def per_probe(placement: str) -> dict[str, float]:
-    """Seconds of each probe's own computation, given what the shared pass kept; that pass comes first."""
+    """Seconds of each probe in turn on one observation; what two of them share counts for the first."""
     model, task, split, anchors = setting(placement)
     needs = needs_of(list(PROBES.values()), model)
-    seconds = {"shared pass": fastest(lambda: observe(model, task, split, needs, anchors))}
-    for name, probe in PROBES.items():
-        def compute() -> None:
-            with torch.no_grad():
-                probe.compute(observations.pop())  # noqa: B023
-
-        times = []
-        for _ in range(REPEATS):
-            observations = [observe(model, task, split, needs, anchors)]
-            times.append(timed(compute))
-        seconds[name] = min(times)
-    return seconds
+    times: dict[str, list[float]] = {"shared pass": [], **{name: [] for name in PROBES}}
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        seen = observe(model, task, split, needs, anchors)
+        times["shared pass"].append(time.perf_counter() - start)
+        for name, probe in PROBES.items():
+            times[name].append(timed(partial(probe.compute, seen)))
+    return {name: min(of_probe) for name, of_probe in times.items()}
 
 
 def everything(placement: str) -> tuple[float, float]:

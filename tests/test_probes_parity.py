@@ -12,6 +12,7 @@ import pytest
 import torch
 import xarray as xr
 from recordings import NAMES, Recording, load
+from torch import Tensor
 
 from mech_grok.model import import_reference
 from mech_grok.probes import measure
@@ -30,6 +31,7 @@ class Checkpoint:
     recording: Recording
     step: int
     seen: xr.Dataset
+    features: dict[str, Tensor]
 
     def ours(self, name, **where):
         return float(self.seen[name].sel(**where))
@@ -47,6 +49,19 @@ def model_and_split(name, step):
     return model, task, split
 
 
+def features_of(name, step):
+    """Split -> what the unembedding reads."""
+    model, task, split = model_and_split(name, step)
+    x = observe(model, task, split, Needs([FEATURES])).at_equals[FEATURES]
+    return {of_split: x[torch.as_tensor(index)] for of_split, index in split.items()}
+
+
+def in_other_orders(x, times=8):
+    """The rows of x in the given order and in others."""
+    generator = torch.Generator().manual_seed(0)
+    return [x, *(x[torch.randperm(len(x), generator=generator)] for _ in range(times))]
+
+
 @pytest.fixture(
     params=[(name, step) for name in NAMES for step in load(name).probes],
     ids=lambda x: f"{x[0]}-{x[1]}",
@@ -55,7 +70,8 @@ def model_and_split(name, step):
 def checkpoint(request):
     name, step = request.param
     found = measure(*model_and_split(name, step), PROBED)
-    return Checkpoint(load(name), step, xr.merge(found.values(), combine_attrs="drop", join="exact"))
+    seen = xr.merge(found.values(), combine_attrs="drop", join="exact")
+    return Checkpoint(load(name), step, seen, features_of(name, step))
 
 
 splits = pytest.mark.parametrize("split", ["train", "test"])
@@ -121,17 +137,16 @@ def test_effective_rank(checkpoint, split):
 
 @splits
 def test_power_law_exponent(checkpoint, split):
-    """Fitted to eigenvalues of which the smallest are rounding, as often as not beyond 1 %."""
+    """Within 5 %, or as far as the order of the examples moves it.
+
+    The smallest eigenvalues are rounding, and where two tails fit about equally well rounding decides between
+    them: at p = 23 without norms before training, some orders give an exponent that is 30 % higher.
+    """
     theirs = checkpoint.theirs(f"{split}/compress")["alpha"]
-    assert checkpoint.ours("power_law_alpha_reference", split=split) == pytest.approx(theirs, rel=0.05)
-
-
-def permuted(name, step, times=6):
-    """The features of the training pairs, and the same in other orders."""
-    model, task, split = model_and_split(name, step)
-    x = observe(model, task, split, Needs([FEATURES])).at_equals[FEATURES][torch.as_tensor(split["train"])]
-    generator = torch.Generator().manual_seed(0)
-    return [x, *(x[torch.randperm(len(x), generator=generator)] for _ in range(times))]
+    orders = [reference_ranks(x)["power_law_alpha"] for x in in_other_orders(checkpoint.features[split])]
+    assert min(abs(alpha - theirs) for alpha in orders) < 0.02 * theirs
+    ours = checkpoint.ours("power_law_alpha_reference", split=split)
+    assert ours == pytest.approx(theirs, abs=max(0.05 * theirs, max(orders) - min(orders)))
 
 
 def spread(values):
@@ -140,7 +155,7 @@ def spread(values):
 
 def test_the_order_of_examples_moves_what_float32_computes():
     """At p = 113 before training, 3.6 % of the effective rank is rounding, and no two sums agree on it."""
-    orders = permuted("p113_off", 0)
+    orders = in_other_orders(features_of("p113_off", 0)["train"])
     found = [reference_ranks(x) for x in orders]
     assert spread([x["effective_rank"] for x in found]) > 1e-4
     assert spread([x["power_law_alpha"] for x in found]) > 1e-3
@@ -154,6 +169,7 @@ def test_the_order_of_examples_moves_what_float32_computes():
 
 def test_where_the_eigenvalues_are_above_rounding_the_exponents_agree():
     """At p = 113 after 200 steps the tail is the 20 largest eigenvalues."""
-    found = [reference_ranks(x)["power_law_alpha"] for x in permuted("p113_off", 200, times=2)]
+    orders = in_other_orders(features_of("p113_off", 200)["train"], times=2)
+    found = [reference_ranks(x)["power_law_alpha"] for x in orders]
     recorded = load("p113_off").probes[200]["train/compress"]["alpha"]
     assert found == pytest.approx([recorded] * 3, rel=1e-5)

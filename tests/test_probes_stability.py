@@ -133,7 +133,7 @@ def test_the_probe_by_loops(factor, settings):
 
 
 def test_float32_collapses_first():
-    """Logits of around a hundred: some pairs have collapsed in float32, fewer in float64, and not all rightly."""
+    """Logits of around a hundred: some have collapsed in float32, fewer in float64, and not all rightly."""
     task = Task("add", 5, 0.6)
     seen = measure(with_logits(random_model(), 24.0), task, task.split_indices(0), ["stability"])["stability"]
     at = {name: float(seen[name].sel(split="all")) for name in seen.data_vars}
@@ -150,6 +150,18 @@ def test_empty_and_single_splits():
     assert float(seen["answer_margin"].sel(split="train")) == float(
         seen["answer_margin_min"].sel(split="train")
     )
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf])
+def test_logits_that_overflow_are_nan(bad):
+    """Finite weights whose product is not."""
+    task = Task("add", 5, 0.6)
+    model = random_model(dtype=torch.float32)
+    with torch.no_grad():
+        model.unembed.b_U[0] = math.copysign(3e38, bad)
+        model.unembed.W_U[:, 0] *= 3e38 / model.unembed.W_U[:, 0].abs().max()
+    seen = measure(model, task, task.split_indices(0), ["stability"])["stability"]
+    assert all(np.isnan(seen[name].sel(split="all")) for name in seen.data_vars)
 
 
 def test_constant_logits():

@@ -91,8 +91,8 @@ def _stacked(values: Iterable[Values]) -> dict[str, np.ndarray]:
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-_ZERO = "they are all zero, or not finite, or the split is empty"
-_SHORT = f"the tail has fewer than {SHORTEST_TAIL} values"
+_ZERO = "they are all zero or not finite, or the split is empty"
+_SHORT = f"the tail has fewer than {SHORTEST_TAIL} values, or there is none"
 _CLAUSET = "arXiv 0706.1062"
 _RESOLVED = "more than d * 1.2e-7 of the largest, d their dimension (the resolution of float32)"
 
@@ -123,7 +123,7 @@ def _of(prefix: str, dims: tuple[str, ...], what: str, of: str) -> dict[str, Qua
             "1",
             f"exp of the entropy of sigma_i^2 / sum sigma^2, {sigma} and less their mean over the split; its "
             "logarithm is the spectral entropy of their covariance.",
-            nan=f"{_ZERO}, or the same for all pairs",
+            nan=f"{_ZERO}, or they are the same for all pairs",
         ),
         f"{prefix}spectral_entropy": Quantity(
             dims,
@@ -140,7 +140,7 @@ def _of(prefix: str, dims: tuple[str, ...], what: str, of: str) -> dict[str, Qua
             f"Entropy of sigma_i^2 / sum sigma^2 over ln d, {sigma}, less their mean over the split and of "
             "dimension d.",
             source=entropies,
-            nan=f"{_ZERO}, or the same for all pairs",
+            nan=f"{_ZERO}, or they are the same for all pairs",
         ),
         f"{prefix}numerical_rank": Quantity(
             dims,
@@ -148,7 +148,7 @@ def _of(prefix: str, dims: tuple[str, ...], what: str, of: str) -> dict[str, Qua
             "1",
             f"How many singular values of {what} over the pairs of the split, uncentred, are {_RESOLVED}.",
             source="this project",
-            nan="not finite, or the split is empty",
+            nan="they are not finite, or the split is empty",
         ),
         f"{prefix}stable_rank": Quantity(
             dims,
@@ -173,7 +173,7 @@ def _of(prefix: str, dims: tuple[str, ...], what: str, of: str) -> dict[str, Qua
             "1",
             "How many squared singular values the power-law exponent is fitted to.",
             source=_CLAUSET,
-            nan="not finite, or the split is empty",
+            nan="they are not finite, or the split is empty",
         ),
     }
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from mech_grok.probes.coordinates import labels_of
+from mech_grok.probes.fast_products import FastProducts
 from mech_grok.probes.observation import Anchors, Needs, Observation, observe
 from mech_grok.probes.probe import HookNames, Labels, Probe, Quantity, Value
 from mech_grok.probes.registry import find_probe
@@ -45,8 +46,9 @@ def measure(
     if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
         # TransformerLens turns the NaN patterns of a diverged model into zeros, which look measured.
         return {probe.name: _label(probe, {}, model, task) for probe in probes}
-    seen = observe(model, task, split, needs_of(probes, model), anchors)
-    return {probe.name: _label(probe, _computed(probe, seen), model, task) for probe in probes}
+    with FastProducts():
+        seen = observe(model, task, split, needs_of(probes, model), anchors)
+        return {probe.name: _label(probe, _computed(probe, seen), model, task) for probe in probes}
 
 
 def needs_of(probes: Sequence[Probe], model: HookedTransformer) -> Needs:

@@ -63,15 +63,16 @@ def _compute(seen: Observation) -> dict[str, Tensor]:
 def _per_pair(
     seen: Observation, logits: Float[Tensor, "n classes"], answers: Int[Tensor, " n"]
 ) -> dict[str, Float[Tensor, " n"]]:
-    margin = answer_margin(logits, answers)
+    margin, largest = answer_margin(logits, answers), logits.abs().amax(-1).double()
     collapse = {x: collapsed(logits, seen.unembed.loss_scale, dtype) for x, dtype in _DTYPES.items()}
-    return {
+    found = {
         **{f"softmax_collapse{x}": zero for x, zero in collapse.items()},
         **{f"zero_loss{x}": zero * (margin >= 0) for x, zero in collapse.items()},
         "top2_margin": top2_margin(logits),
         "answer_margin": margin,
-        "largest_logit": logits.abs().amax(-1).double(),
+        "largest_logit": largest,
     }
+    return {name: x.where(largest.isfinite(), math.nan) for name, x in found.items()}
 
 
 def _over_splits(

@@ -16,15 +16,16 @@ from torch import Tensor
 
 def linear(x_sni: Tensor, weight_sio: Tensor, bias_so: Tensor | None = None, *, relu: bool = False) -> Tensor:
     """`x W + b`, each seed with its own; with `relu`, its positive part."""
-    if _onednn_takes(x_sni):
+    if len(x_sni) == 1 and onednn_takes(x_sni):
         bias_o = None if bias_so is None else bias_so[0]
         return _OneDnnLinear.apply(x_sni[0], weight_sio[0], bias_o, relu)[None]
     y_sno = x_sni @ weight_sio if bias_so is None else torch.baddbmm(bias_so[:, None], x_sni, weight_sio)
     return y_sno.relu() if relu else y_sno
 
 
-def _onednn_takes(x_sni: Tensor) -> bool:
-    return x_sni.device.type == "cpu" and x_sni.dtype == torch.float32 and len(x_sni) == 1 and _has_onednn()
+def onednn_takes(x: Tensor) -> bool:
+    """Whether oneDNN has the product for a tensor's device and dtype."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and _has_onednn()
 
 
 @cache
