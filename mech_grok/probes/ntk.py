@@ -32,8 +32,8 @@ from mech_grok.probes.observation import equals_only
 Output = Literal["sum", "trace"]
 
 _FEATURES = "unembed.hook_in"
-_NUMBERS = 2**26
-"""How many numbers all gradients of one batch of classes may have: a quarter GiB in float32."""
+_NUMBERS = 2**25
+"""How many numbers all gradients of one batch of classes may have: an eighth of a GiB in float32."""
 
 _MOST_CLASSES = 32
 """Most classes in one backward pass; more are slower, since their gradients leave the processor's cache."""

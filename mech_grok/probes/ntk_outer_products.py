@@ -82,16 +82,22 @@ class KeyInputs:
     """What the keys read, times the one query that all keys are compared with.
 
     Attributes:
-        inputs: of the map that gives the keys.
+        x: what each key but the last reads, less what the last one reads: the softmax ignores what all keys
+            have in common, so that the gradients of a query's scores add up to zero.
         query: what the keys are multiplied with in the scores.
     """
 
-    inputs: Inputs
+    x: Float[Tensor, "n slot 1 width"]
     query: Float[Tensor, "n 1 head d_head"]
 
-    def __call__(self, rows: slice, columns: slice, s: int, t: int) -> Float[Tensor, "head rows columns"]:
-        """Inner products of inputs times those of queries."""
-        return self.inputs(rows, columns, s, t) * inner_products(self.query, rows, columns, 0, 0)
+    def __call__(
+        self, rows: slice, columns: slice, s: int, t: int
+    ) -> Float[Tensor, "head rows columns"] | None:
+        """Inner products of inputs times those of queries; none with the last key."""
+        if max(s, t) == self.x.shape[1]:
+            return None
+        queries = inner_products(self.query, rows, columns, 0, 0)
+        return inner_products(self.x, rows, columns, s, t) * queries
 
 
 @dataclass(frozen=True)

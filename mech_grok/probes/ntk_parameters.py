@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from einops import einsum, rearrange
@@ -19,6 +18,7 @@ EMBEDDING = "hook_embed"
 """Hook point of the rows of the token table; the model adds those of the position table to it."""
 
 _ATTENTION = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O")
+_HEADS_IN_WIDTH = "c n slot head d -> n slot 1 (c head d)"
 _MLP = ("W_in", "W_gate", "W_out", "b_in", "b_gate", "b_out")
 
 Seen = Mapping[str, Tensor]
@@ -110,31 +110,28 @@ def _attention(model: HookedTransformer, block: str, seen: Seen) -> list[Map]:
     attended = einsum(pattern, read["v"], "n head query key, n key d -> n query head d")
     attends = rearrange(pattern.sum(-1), "n head query -> n query head 1")
     out = _before_norm(model, f"{block}.norm_attn_out", f"{block}.hook_attn_out")
-    heads_in_width = "c n slot head d -> n slot 1 (c head d)"
+    per_head = "c n slot head d -> n slot head (c d)"
     return [
-        *_linear(model, attn, "Q", f"{attn}.hook_q", read["q"][:, -queries:], right=heads_in_width),
-        *(
-            _keys(model, attn, one, seen)
-            for one in _linear(model, attn, "K", f"{attn}.hook_k", read["k"], right=heads_in_width)
-        ),
-        *_linear(
-            model, attn, "V", f"{attn}.hook_z", attended, attends, "c n slot head d -> n slot head (c d)"
-        ),
+        *_linear(model, attn, "Q", f"{attn}.hook_q", read["q"][:, -queries:], right=_HEADS_IN_WIDTH),
+        *_keys(model, attn, read["k"], seen),
+        *_linear(model, attn, "V", f"{attn}.hook_z", attended, attends, right=per_head),
         *_linear(model, attn, "O", out, z.flatten(2)),
     ]
 
 
-def _keys(model: HookedTransformer, attn: str, keys: Map, seen: Seen) -> Map:
-    """The same map by the gradient of the scores, which is smaller than that of the keys.
+def _keys(model: HookedTransformer, attn: str, read: Tensor, seen: Seen) -> list[Map]:
+    """The map that gives the keys, if possible by the gradient of the scores, which has fewer numbers.
 
-    Only with one query, and where the scores are known to be its products with the keys: in this project's
-    attention without norms on them.
+    That takes a single query, and scores that are known to be its products with the keys, as they are in
+    this project's attention without norms on the two.
     """
     module, query = model.get_submodule(attn), seen[f"{attn}.hook_q"]
     if query.shape[1] > 1 or not isinstance(module, GrokAttention) or module.cfg.use_qk_norm:
-        return keys
-    left = KeyInputs(cast(Inputs, keys.left), query / module.attn_scale)
-    return Map(f"{attn}.hook_attn_scores", left, "c n head query key -> n key head (c query)")
+        return _linear(model, attn, "K", f"{attn}.hook_k", read, right=_HEADS_IN_WIDTH)
+    if not is_trained(model, f"{attn}.W_K"):
+        return []
+    left = KeyInputs((read[:, :-1] - read[:, -1:])[:, :, None], query / module.attn_scale)
+    return [Map(f"{attn}.hook_attn_scores", left, "c n head query key -> n key head (c query)")]
 
 
 def _mlp(model: HookedTransformer, block: str, seen: Seen) -> list[Map]:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from mech_grok.config import ModelConfig
 from mech_grok.model.norm_sites import NormSite, final_site, qk_site, standardise
-from mech_grok.training.linear import linear
+from mech_grok.training.linear import linear, relu_mlp
 
 Parameters = Mapping[str, Tensor]
 
-_ACTIVATIONS = {"relu": lambda positive: positive, "gelu": F.gelu, "silu": F.silu}
+_ACTIVATIONS = {"gelu": F.gelu, "silu": F.silu}
 
 
 def token_rows(parameters: Parameters) -> Tensor:
@@ -48,14 +48,16 @@ def _per_seed(vector_sd: Tensor, ndim: int) -> Tensor:
 
 def mlp(x_snd: Tensor, parameters: Parameters, config: ModelConfig, prefix: str) -> Tensor:
     """The block's MLP, plain or gated, on [seed, n, d]."""
-    w_in, b_in = parameters[f"{prefix}mlp.W_in"], parameters[f"{prefix}mlp.b_in"]
-    pre_snm = linear(x_snd, w_in, b_in, relu=config.activation == "relu")
+    first, second = (
+        [parameters[f"{prefix}mlp.{leaf}_{layer}"] for leaf in ("W", "b")] for layer in ("in", "out")
+    )
+    if config.activation == "relu":
+        return relu_mlp(x_snd, *first, *second)
+    pre_snm = linear(x_snd, *first)
     if config.activation == "swiglu":
         gate_snm = linear(x_snd, parameters[f"{prefix}mlp.W_gate"], parameters[f"{prefix}mlp.b_gate"])
-        post_snm = F.silu(gate_snm) * pre_snm
-    else:
-        post_snm = _ACTIVATIONS[config.activation](pre_snm)
-    return linear(post_snm, parameters[f"{prefix}mlp.W_out"], parameters[f"{prefix}mlp.b_out"])
+        return linear(F.silu(gate_snm) * pre_snm, *second)
+    return linear(_ACTIVATIONS[config.activation](pre_snm), *second)
 
 
 def readout(resid_snd: Tensor, parameters: Parameters, config: ModelConfig) -> Tensor:

@@ -14,13 +14,27 @@ import torch
 from torch import Tensor
 
 
-def linear(x_sni: Tensor, weight_sio: Tensor, bias_so: Tensor | None = None, *, relu: bool = False) -> Tensor:
-    """`x W + b`, each seed with its own; with `relu`, its positive part."""
-    if len(x_sni) == 1 and onednn_takes(x_sni):
-        bias_o = None if bias_so is None else bias_so[0]
-        return _OneDnnLinear.apply(x_sni[0], weight_sio[0], bias_o, relu)[None]
-    y_sno = x_sni @ weight_sio if bias_so is None else torch.baddbmm(bias_so[:, None], x_sni, weight_sio)
-    return y_sno.relu() if relu else y_sno
+def linear(x_sni: Tensor, weight_sio: Tensor, bias_so: Tensor | None = None) -> Tensor:
+    """`x W + b`, each seed with its own."""
+    if _is_one_for_onednn(x_sni):
+        return _OneDnnLinear.apply(*_squeezed(x_sni, weight_sio, bias_so)).unsqueeze(0)
+    return x_sni @ weight_sio if bias_so is None else torch.baddbmm(bias_so[:, None], x_sni, weight_sio)
+
+
+def relu_mlp(x_snd: Tensor, w_in: Tensor, b_in: Tensor, w_out: Tensor, b_out: Tensor) -> Tensor:
+    """`relu(x W_in + b_in) W_out + b_out`, each seed with its own."""
+    if _is_one_for_onednn(x_snd):
+        return _OneDnnReluMlp.apply(*_squeezed(x_snd, w_in, b_in, w_out, b_out)).unsqueeze(0)
+    return linear(linear(x_snd, w_in, b_in).relu(), w_out, b_out)
+
+
+def _is_one_for_onednn(x_sni: Tensor) -> bool:
+    return len(x_sni) == 1 and onednn_takes(x_sni)
+
+
+def _squeezed(*stacked: Tensor | None) -> list[Tensor | None]:
+    """The tensors of the only seed. Squeezed, not indexed: autograd pads an index's gradient with zeros."""
+    return [None if x is None else x.squeeze(0) for x in stacked]
 
 
 def onednn_takes(x: Tensor) -> bool:
@@ -34,27 +48,44 @@ def _has_onednn() -> bool:
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """oneDNN's linear layer, with the positive part fused into it, and its gradient in oneDNN's products."""
-
     @staticmethod
-    def forward(ctx: Any, x_ni: Tensor, weight_io: Tensor, bias_o: Tensor | None, relu: bool) -> Tensor:
-        y_no = product(x_ni, weight_io, bias_o, "relu" if relu else "none")
-        ctx.save_for_backward(x_ni, weight_io, y_no if relu else None)
-        ctx.has_bias = bias_o is not None
-        return y_no
+    def forward(ctx: Any, x_ni: Tensor, weight_io: Tensor, bias_o: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_ni, weight_io)
+        return product(x_ni, weight_io, bias_o)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         g_no = gradients[0].contiguous()  # of a slice oneDNN takes a thousand times longer
-        x_ni, weight_io, y_no = ctx.saved_tensors
-        if y_no is not None:
-            g_no = torch.ops.aten.threshold_backward(g_no, y_no, 0)
-        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        x_ni, weight_io = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         return (
             product(g_no, weight_io.t()) if needs_x else None,
             weight_gradient(x_ni, g_no) if needs_weight else None,
-            g_no.sum(0) if needs_bias and ctx.has_bias else None,
-            None,
+            g_no.sum(0) if needs_bias else None,
+        )
+
+
+class _OneDnnReluMlp(torch.autograd.Function):
+    """The positive part is taken inside the first product, and its gradient in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x_nd: Tensor, w_in: Tensor, b_in: Tensor, w_out: Tensor, b_out: Tensor) -> Tensor:
+        post_nm = product(x_nd, w_in, b_in, "relu")
+        ctx.save_for_backward(x_nd, w_in, post_nm, w_out)
+        return product(post_nm, w_out, b_out)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        g_nd = gradients[0].contiguous()
+        x_nd, w_in, post_nm, w_out = ctx.saved_tensors
+        to_pre_nm = product(g_nd, w_out.t())
+        torch.ops.aten.threshold_backward.grad_input(to_pre_nm, post_nm, 0, grad_input=to_pre_nm)
+        return (
+            product(to_pre_nm, w_in.t()),
+            weight_gradient(x_nd, to_pre_nm),
+            to_pre_nm.sum(0),
+            weight_gradient(post_nm, g_nd),
+            g_nd.sum(0),
         )
 
 

@@ -54,13 +54,15 @@ def score_and_gradient(
 ) -> tuple[Score, Float[Tensor, "*seed n classes"]]:
     """`score`, and the gradient of every seed's mean loss with respect to its logits, in their dtype.
 
-    The gradient is `loss_scale * (softmax - one-hot) / n`, formed in float64 from the log-softmax that the
-    loss needs anyway.
+    The gradient is `loss_scale * (softmax - one-hot) / n`; loss and softmax share one exponential in float64.
     """
-    log_probs = _log_probs(logits, loss_scale)
-    right = answers[..., None]
-    losses = -log_probs.gather(-1, right)[..., 0]
-    gradient = log_probs.exp_()
-    gradient.scatter_add_(-1, right, gradient.new_full((), -1.0).expand(right.shape))
-    scored = Score(losses.mean(-1), correct(logits, answers).double().mean(-1))
-    return scored, gradient.mul_(loss_scale / answers.shape[-1]).to(logits.dtype)
+    highest, right = logits.amax(-1, keepdim=True), logits.gather(-1, answers[..., None])
+    lead = logits.double() - highest
+    exponentials = (lead if loss_scale == 1.0 else lead.mul_(loss_scale)).exp_()
+    total = exponentials.sum(-1, keepdim=True)
+    losses = total.log() + loss_scale * (highest.double() - right)
+    gradient = exponentials.mul_(loss_scale / answers.shape[-1] / total)
+    one_hot = gradient.new_full((), -loss_scale / answers.shape[-1])
+    gradient.scatter_add_(-1, answers[..., None], one_hot.expand(right.shape))
+    scored = Score(losses[..., 0].mean(-1), correct(logits, answers).double().mean(-1))
+    return scored, gradient.to(logits.dtype)

@@ -70,12 +70,10 @@ def _table_gradient(
     to_pairs: Sequence[Tensor], to_equals_sw: Tensor, rows: Sequence[Tensor], n_rows: int
 ) -> Tensor:
     """What pairs pass back to the table rows that they were gathered from [s, r, w]; `=` has the last row."""
-    seeds = len(to_equals_sw)
-    # The backward of an embedding is a sorted segment sum: deterministic on a GPU, unlike a scattered add.
-    of_a, of_b = (
-        torch.ops.aten.embedding_dense_backward(g.flatten(0, 1), index.flatten(), seeds * n_rows, -1, False)
-        for g, index in zip(to_pairs, rows, strict=True)
-    )
-    to_table_srw = (of_a + of_b).unflatten(0, (seeds, n_rows))
+    seeds, width = to_equals_sw.shape
+    to_rows = to_equals_sw.new_zeros(seeds * n_rows, width)
+    for gradient, index in zip(to_pairs, rows, strict=True):
+        to_rows.index_add_(0, index.flatten(), gradient.flatten(0, 1))
+    to_table_srw = to_rows.unflatten(0, (seeds, n_rows))
     to_table_srw[:, -1] += to_equals_sw
     return to_table_srw
