@@ -37,7 +37,7 @@ def our_steps(config: CellConfig) -> Work:
 
 
 def stock_steps(config: CellConfig) -> Work:
-    """A stock HookedTransformer doing the paper's code's work: a train step and a test evaluation, each step."""
+    """A stock HookedTransformer at the work of the paper's code: step and test evaluation each time."""
     grok = GrokTransformer(config.model, config.task.p)
     model = HookedTransformer(grok.cfg)
     model.load_state_dict(grok.state_dict(), strict=False)

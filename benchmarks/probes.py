@@ -60,7 +60,7 @@ def everything(placement: str) -> tuple[float, float]:
     """Seconds of all probes at one checkpoint: one at a time, and two at once."""
     settings = [setting(placement) for _ in range(2)]
 
-    def all_probes(model, task, split, anchors) -> None:  # noqa: ANN001
+    def all_probes(model, task, split, anchors) -> None:
         measure(model, task, split, list(PROBES), anchors)
 
     alone = fastest(lambda: all_probes(*settings[0]))
@@ -71,7 +71,9 @@ def everything(placement: str) -> tuple[float, float]:
 
 def setting(placement: str) -> tuple:
     """A model with clock-like key frequencies given, its task and split, and an initial model."""
-    model, initial = (GrokTransformer(ModelConfig(placement=Placement.parse(placement)), P, s) for s in (0, 1))
+    model, initial = (
+        GrokTransformer(ModelConfig(placement=Placement.parse(placement)), P, s) for s in (0, 1)
+    )
     task = Task("add", P, 0.7)
     split = task.split_indices(0)
     needs = needs_of(list(PROBES.values()), initial)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mech_grok.training.loss import correct, cross_entropy, score
+from mech_grok.training.loss import correct, cross_entropy, outcome, score
 
 P = 7
 
@@ -60,3 +60,37 @@ def test_accuracy_counts_right_answers_per_seed_and_no_non_finite_ones() -> None
     right = answers(5).expand(3, 5)
     assert correct(logits, right)[0].all()
     assert score(logits, right).accuracy.tolist() == pytest.approx([1, 3 / 5, 3 / 5])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("loss_scale", [1.0, 0.3])
+def test_outcome_is_loss_accuracy_and_gradient_in_one(dtype: torch.dtype, loss_scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(2, 40, P + 1, generator=generator, dtype=torch.float64)).to(dtype)
+    logits.requires_grad_()
+    right = torch.randint(0, P, (2, 40), generator=generator)
+    found = outcome(logits.detach(), right, loss_scale, weight=0.25)
+    expected = cross_entropy(logits, right, loss_scale)
+    torch.testing.assert_close(found.losses, expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(found.correct, correct(logits.detach(), right))
+    assert 0 < found.correct.double().mean() < 1
+    (gradient,) = torch.autograd.grad(0.25 * expected.sum(), logits)
+    assert found.gradient.dtype == dtype
+    torch.testing.assert_close(found.gradient, gradient, rtol=1e-6, atol=1e-8)
+
+
+def test_outcome_counts_ties_and_broken_logits_as_accuracy_does() -> None:
+    inf, nan = math.inf, math.nan
+    rows = [[1, 1, 1], [2, 2, 0], [0, 2, 2], [inf, 0, 0], [0, -inf, 0], [nan, 0, 0], [9, 0, 0], [0.1, 0, 0]]
+    logits, right = torch.tensor(rows), torch.tensor([0, 1, 1, 0, 0, 0, 0, 0])
+    found = outcome(logits, right)
+    assert torch.equal(found.correct, correct(logits, right))
+    assert found.correct.tolist() == [True, False, True, False, False, False, True, True]
+    assert found.losses[:3].tolist() == pytest.approx(cross_entropy(logits, right)[:3].tolist())
+
+
+def test_outcome_survives_leads_that_a_float32_exponential_does_not() -> None:
+    logits = logits_with_lead(2000.0)
+    found = outcome(logits, (answers(5) + 1) % P)
+    torch.testing.assert_close(found.losses, torch.full_like(found.losses, 2000.0))
+    assert torch.isfinite(found.gradient).all()

@@ -95,4 +95,4 @@ def _unembed(adopted: HookedTransformer, norm: NormSite) -> GrokUnembed:
 @torch.no_grad()
 def _copy_affine(given: nn.Module, own: nn.Module) -> None:
     for name, parameter in own.named_parameters(recurse=False):
-        parameter.copy_(given.get_parameter(name))
+        parameter.copy_(given.get_parameter(name)).requires_grad_(given.get_parameter(name).requires_grad)

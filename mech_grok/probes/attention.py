@@ -156,7 +156,7 @@ PROBE = Probe(
     name="attention",
     title="Where each head looks, how evenly, and how alike the heads are",
     source="arXiv 2602.06702",
-    seconds=0.0,
+    seconds=0.011,
     quantities={
         "pattern": Quantity(
             ("layer", "head", "query", "key"),

@@ -31,7 +31,7 @@ PROBE = Probe(
     name="attention_map",
     title="Where each head looks from `=`, pair by pair",
     source="arXiv 2301.05217",
-    seconds=0.0,
+    seconds=0.001,
     quantities={
         "attention_map": Quantity(
             ("layer", "head", "key", "a", "b"),

@@ -147,7 +147,7 @@ PROBE = Probe(
     name="attribution",
     title="What each component, neuron and frequency adds to the right answer's logit",
     source="direct logit attribution, as in TransformerLens",
-    seconds=0.0,
+    seconds=0.036,
     quantities={
         "right_answer_logit": Quantity(
             ("split",),

@@ -158,7 +158,7 @@ PROBE = Probe(
     name="circuit",
     title="Clock or pizza",
     source="Zhong et al., arXiv 2306.17844; github.com/fjzzq2002/pizza",
-    seconds=0.0,
+    seconds=0.017,
     quantities={
         "gradient_symmetricity": Quantity(
             (),

@@ -189,7 +189,7 @@ PROBE = Probe(
     name="compressibility",
     title="In how few directions the final features, attention's output and the weights lie",
     source="arXiv 2602.06702",
-    seconds=0.0,
+    seconds=0.073,
     quantities={
         **_of("", ("split",), "the features that the unembedding reads at '='", ""),
         **_of(

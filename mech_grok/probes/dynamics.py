@@ -99,7 +99,7 @@ PROBE = Probe(
     name="dynamics",
     title="Norms of weights, gradient and path by part of the model",
     source="arXiv 2602.06702",
-    seconds=0.0,
+    seconds=0.14,
     quantities={
         **{
             f"{of}_norm_by_group": Quantity(

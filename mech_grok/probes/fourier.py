@@ -187,7 +187,7 @@ PROBE = Probe(
     name="fourier",
     title="Fourier structure of embedding and unembedding",
     source="arXiv 2602.06702",
-    seconds=0.0,
+    seconds=0.003,
     quantities={
         "c_fourier": Quantity(
             (),

@@ -90,7 +90,7 @@ PROBE = Probe(
     name="fourier2d",
     title="Two-dimensional Fourier structure of attention, neurons and logits",
     source="Nanda et al., arXiv 2301.05217",
-    seconds=0.0,
+    seconds=0.023,
     quantities={
         "attention_fourier": _map(
             ("layer", "head", "key"),

@@ -119,8 +119,8 @@ def _coordinates(model: HookedTransformer, task: Task) -> dict[str, Labels]:
 _KERNELS = (
     f"K is the exact empirical tangent kernel of the logits at '=' over all classes and all trained "
     f"parameters, on the first {N_PAIRS} training pairs (fewer where there are fewer), in the model's dtype; "
-    "'sum' is that of the sum of all logits, which no loss depends on and which is C f f^T, of the features "
-    "f that the unembedding reads, once the unembedding's columns add up to zero; 'trace' is the sum over "
+    "'sum' is that of the sum of all logits, which no loss depends on and which is C h h^T, of the features "
+    "h that the unembedding reads, once the unembedding's columns add up to zero; 'trace' is the sum over "
     "classes of each logit's kernel."
 )
 _NO_KERNEL = (
@@ -137,7 +137,7 @@ PROBE = Probe(
     name="kernel",
     title="Drift and alignment of the neural tangent kernel",
     source="arXiv 2602.06702",
-    seconds=0.0,
+    seconds=0.8,
     quantities={
         "ntk_norm": Quantity(
             ("ntk_output",),

@@ -212,7 +212,7 @@ PROBE = Probe(
     name="key_frequencies",
     title="The frequencies that the network computes with",
     source="Nanda et al., arXiv 2301.05217",
-    seconds=0.0,
+    seconds=0.1,
     quantities={
         "key_frequency_by_rule": Quantity(
             ("key_frequency_rule", "frequency"),

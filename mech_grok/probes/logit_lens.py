@@ -69,7 +69,7 @@ PROBE = Probe(
     name="logit_lens",
     title="The loss of reading the residual stream early",
     source="nostalgebraist (2020), interpreting GPT: the logit lens",
-    seconds=0.0,
+    seconds=0.012,
     quantities={
         "logit_lens_loss": Quantity(
             ("read_from", "split"),

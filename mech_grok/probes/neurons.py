@@ -170,7 +170,7 @@ PROBE = Probe(
     name="neurons",
     title="Which frequency every neuron computes with",
     source="Nanda et al., arXiv 2301.05217",
-    seconds=0.0,
+    seconds=0.033,
     quantities={
         "neuron_fve": Quantity(
             ("layer", "neuron"),

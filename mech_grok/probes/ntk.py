@@ -45,8 +45,8 @@ def ntk(model: HookedTransformer, tokens: Int[Tensor, "n 3"], output: Output) ->
 
     `sum`: f is the sum of the logits, as in the notebook of github.com/jaisidhsingh/layernorm-grok.
     A zero-sum unembedding (`W_U` with columns that add up to nothing, as that of any exact Fourier solution)
-    makes all of f's gradients but that of `W_U` zero; then the kernel is `C f f^T`, with the final features
-    f, and knows nothing of the loss, which does not see shifts of all logits.
+    makes all of f's gradients but that of `W_U` zero; then the kernel is `C h h^T`, with h what the
+    unembedding reads and C classes, and knows nothing of the loss, which does not see shifts of all logits.
     `trace`: the sum over classes of each logit's own kernel.
 
     The logits are the model's: with its readout scale, without a scale that only the loss applies. theta are

@@ -103,7 +103,7 @@ PROBE = Probe(
     name="pathway_scale",
     title="How long the input of every pathway is, and what it is divided by",
     source="this project; the norms of arXiv 2602.06702",
-    seconds=0.0,
+    seconds=0.003,
     quantities={
         "pathway_input_length": Quantity(
             _DIMS,

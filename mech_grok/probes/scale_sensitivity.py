@@ -63,7 +63,7 @@ PROBE = Probe(
     name="scale_sensitivity",
     title="How the loss changes with the scale of what a pathway reads",
     source="this project",
-    seconds=0.0,
+    seconds=0.028,
     quantities={
         "output_scale_sensitivity": Quantity(
             ("layer", "pathway"),

@@ -173,7 +173,7 @@ PROBE = Probe(
     name="shortcut",
     title="Loss and accuracy without the length of an input, the skip path, attention or the MLP",
     source="arXiv 2602.06702",
-    seconds=0.0,
+    seconds=0.24,
     quantities={
         **_quantities("{}", "", ""),
         **_quantities("sr_{}", ", MLP input of unit length", _SR),

@@ -137,7 +137,7 @@ PROBE = Probe(
     name="stability",
     title="Softmax collapse, and the margins of the logits",
     source="arXiv 2501.04697",
-    seconds=0.0,
+    seconds=0.014,
     quantities={
         **_collapse("", "float32"),
         **_collapse("_float64", "float64"),

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_SMALL = 128
+
 
 def linear(x_sni: Tensor, weight_sio: Tensor, bias_so: Tensor | None = None) -> Tensor:
     """`x W + b`, each seed with its own."""
@@ -90,10 +92,12 @@ class _OneDnnReluMlp(torch.autograd.Function):
 
 
 def weight_gradient(x_ni: Tensor, g_no: Tensor) -> Tensor:
-    """`x^T g`, computed with its longer side as columns, which is faster by a fifth."""
-    if g_no.shape[1] >= x_ni.shape[1]:
-        return product(x_ni.t(), g_no)
-    return product(g_no.t(), x_ni).t()
+    """`x^T g`. oneDNN has to transpose one factor first, which only pays where the product is large."""
+    inputs, outputs = x_ni.shape[1], g_no.shape[1]
+    if max(inputs, outputs) <= _SMALL:
+        return x_ni.t() @ g_no
+    # With the longer side as columns it is faster by a fifth.
+    return product(x_ni.t(), g_no) if outputs >= inputs else product(g_no.t(), x_ni).t()
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:

@@ -4,6 +4,7 @@ In float32 the log-softmax reaches exactly zero once the right logit leads by ab
 with it; measured in float64 neither happens before a lead of about 37.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,26 +44,53 @@ def score(
     logits: Float[Tensor, "*seed n classes"], answers: Int[Tensor, "*seed n"], loss_scale: float = 1.0
 ) -> Score:
     """Mean loss and accuracy over the examples."""
-    return Score(
-        cross_entropy(logits, answers, loss_scale).mean(-1),
-        correct(logits, answers).double().mean(-1),
-    )
+    return mean_score([(cross_entropy(logits, answers, loss_scale), correct(logits, answers))])
 
 
-def score_and_gradient(
-    logits: Float[Tensor, "*seed n classes"], answers: Int[Tensor, "*seed n"], loss_scale: float = 1.0
-) -> tuple[Score, Float[Tensor, "*seed n classes"]]:
-    """`score`, and the gradient of every seed's mean loss with respect to its logits, in their dtype.
+def mean_score(parts: Sequence[tuple[Float[Tensor, "*seed _"], Bool[Tensor, "*seed _"]]]) -> Score:
+    """Mean loss and accuracy of examples whose losses and correctness come in parts."""
+    losses, right = (torch.cat(of_parts, dim=-1) for of_parts in zip(*parts, strict=True))
+    return Score(losses.mean(-1), right.double().mean(-1))
 
-    The gradient is `loss_scale * (softmax - one-hot) / n`; loss and softmax share one exponential in float64.
+
+class Outcome(NamedTuple):
+    """What a training pass needs of its logits: losses (nats), whether they are right, and their gradient."""
+
+    losses: Float[Tensor, "*seed n"]
+    correct: Bool[Tensor, "*seed n"]
+    gradient: Float[Tensor, "*seed n classes"]
+
+
+def outcome(
+    logits: Float[Tensor, "*seed n classes"],
+    answers: Int[Tensor, "*seed n"],
+    loss_scale: float = 1.0,
+    weight: float = 1.0,
+) -> Outcome:
+    """`cross_entropy`, `correct`, and the gradient of `weight` times the sum of the losses.
+
+    The gradient is `weight * loss_scale * (softmax - one-hot)`, in the logits' dtype; loss and softmax share
+    one exponential in float64.
     """
-    highest, right = logits.amax(-1, keepdim=True), logits.gather(-1, answers[..., None])
-    lead = logits.double() - highest
-    exponentials = (lead if loss_scale == 1.0 else lead.mul_(loss_scale)).exp_()
+    index = answers[..., None]
+    highest, right = logits.amax(-1, keepdim=True), logits.gather(-1, index)
+    leads = logits.to(torch.float64, copy=True).sub_(highest)
+    exponentials = (leads if loss_scale == 1.0 else leads.mul_(loss_scale)).exp_()
     total = exponentials.sum(-1, keepdim=True)
     losses = total.log() + loss_scale * (highest.double() - right)
-    gradient = exponentials.mul_(loss_scale / answers.shape[-1] / total)
-    one_hot = gradient.new_full((), -loss_scale / answers.shape[-1])
-    gradient.scatter_add_(-1, answers[..., None], one_hot.expand(right.shape))
-    scored = Score(losses[..., 0].mean(-1), correct(logits, answers).double().mean(-1))
-    return scored, gradient.to(logits.dtype)
+    is_right = _is_right(logits, answers, (right == highest)[..., 0], total[..., 0])
+    gradient = exponentials.mul_(weight * loss_scale / total)
+    one_hot = gradient.new_full((), -weight * loss_scale)
+    gradient.scatter_add_(-1, index, one_hot.expand(right.shape))
+    return Outcome(losses[..., 0], is_right, gradient.to(logits.dtype))
+
+
+def _is_right(logits: Tensor, answers: Tensor, is_highest: Tensor, total: Tensor) -> Tensor:
+    """`correct`, given whether the answer has the highest logit and the sum of exponentials relative to it.
+
+    Below 2 there is only one highest logit; where there may be more, the first of them counts.
+    """
+    tied = is_highest & ~(total < 2)
+    is_right = is_highest & torch.isfinite(logits.sum(-1))
+    is_right[tied] = correct(logits[tied], answers[tied])
+    return is_right

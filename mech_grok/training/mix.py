@@ -47,7 +47,8 @@ class _Mix(torch.autograd.Function):
         on_a, on_b, on_equals, of_a, of_b, of_equals, rows_a, rows_b = ctx.saved_tensors
         weights = (on_a, on_b, on_equals)
         to_weights = [(g_snhe * of).sum(-1) for of in (of_a, of_b, of_equals)]
-        mean = sum(w * g for w, g in zip(weights, to_weights, strict=True))
+        first, second, third = (w * g for w, g in zip(weights, to_weights, strict=True))
+        mean = first + second + third
         to_scores = [w * (g - mean) for w, g in zip(weights, to_weights, strict=True)]
         to_values = [(w[..., None] * g_snhe).flatten(2) for w in weights[:2]]
         to_equals = torch.einsum("snh,snhe->she", on_equals, g_snhe)

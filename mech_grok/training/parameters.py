@@ -20,7 +20,7 @@ class ParameterStack:
 
     Attributes:
         flat: [seed, n_parameters], every trained parameter of a seed in one row.
-        grad: same shape; `gradient_views` write into it.
+        grad: same shape; what `add_gradients` adds to.
         frozen: name -> [seed, ...] of the norm affines that are not trained.
     """
 
@@ -61,9 +61,9 @@ class ParameterStack:
         """Frozen parameters of some seeds."""
         return {name: tensor[rows] for name, tensor in self.frozen.items()}
 
-    def store_gradients(self, rows: slice, gradients: Sequence[Tensor]) -> None:
-        """Write the gradients of `leaves(rows)`, in their order, into `grad`."""
-        torch._foreach_copy_(list(self._views(self.grad[rows]).values()), list(gradients))
+    def add_gradients(self, rows: slice, gradients: Sequence[Tensor]) -> None:
+        """Add the gradients of `leaves(rows)`, in their order, to `grad`."""
+        torch._foreach_add_(list(self._views(self.grad[rows]).values()), list(gradients))
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
@@ -72,11 +72,16 @@ class ParameterStack:
 
     def group_norms(self, matrix: Float[Tensor, "seed n"]) -> Float[Tensor, "seed group"]:
         """L2 norms by part of a matrix laid out like `flat`, in float64."""
-        sums = matrix.new_zeros(len(matrix), len(self.groups), dtype=torch.float64)
-        for view, (name, _) in zip(matrix.split(self._sizes, dim=1), self._shapes.items(), strict=True):
-            norm = torch.linalg.vector_norm(view, dim=1, dtype=torch.float64)
-            sums[:, self.groups.index(parameter_group(name))] += norm.square_()
-        return sums.sqrt_()
+        pieces = matrix.split(self._sizes, dim=1)
+        norms = [torch.linalg.vector_norm(piece, dim=1, dtype=torch.float64) for piece in pieces]
+        return (torch.stack(norms, dim=1).square_() @ self._is_in_group).sqrt_()
+
+    @cached_property
+    def _is_in_group(self) -> Float[Tensor, "parameter group"]:
+        """1 where a parameter is in a part of the model."""
+        groups = [parameter_group(name) for name in self._shapes]
+        table = [[float(group == part) for part in self.groups] for group in groups]
+        return torch.tensor(table, dtype=torch.float64, device=self.flat.device)
 
     @cached_property
     def _sizes(self) -> list[int]:

@@ -5,6 +5,9 @@ The last block computes its queries, MLP and readout at the last position only.
 Shape suffixes: s seed, n pair, t position, d d_model, h head, e d_head.
 """
 
+from itertools import groupby
+
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -12,6 +15,7 @@ from torch import Tensor
 
 from mech_grok.config import ModelConfig
 from mech_grok.model.norm_sites import pathway_sites, residual_sites
+from mech_grok.placement import ATTENTION_PATHWAYS
 from mech_grok.training.forward_parts import (
     Parameters,
     apply_norm,
@@ -61,24 +65,30 @@ def _block(
 def _attention(
     resid_sntd: Tensor, read_sntd: Tensor, parameters: Parameters, config: ModelConfig, prefix: str
 ) -> Tensor:
-    sites = pathway_sites(config)
-    w_q, w_k, w_v, w_o = scaled_attention_weights(parameters, prefix)
-    q, k, v = (
-        rearrange(
-            linear(apply_norm(x, site, parameters, prefix).flatten(1, 2), w),
-            "s (n t) (h e) -> s n t h e",
-            n=x.shape[1],
-            h=config.n_heads,
-        )
-        for x, site, w in (
-            (read_sntd, sites["q"], w_q),
-            (resid_sntd, sites["k"], w_k),
-            (resid_sntd, sites["v"], w_v),
-        )
-    )
+    q, k, v = _project(resid_sntd, read_sntd, parameters, config, prefix)
     if config.qk_norm:
         q, k = normalise_queries_and_keys(q, k, parameters, prefix)
     q, k, v = (x.transpose(2, 3) for x in (q, k, v))
     z = F.scaled_dot_product_attention(q, k, v, scale=1.0)
     z = rearrange(z, "s n h t e -> s (n t) (h e)")
+    w_o = parameters[f"{prefix}attn.W_O"].flatten(1, 2)
     return linear(z, w_o).view_as(read_sntd)
+
+
+def _project(
+    resid_sntd: Tensor, read_sntd: Tensor, parameters: Parameters, config: ModelConfig, prefix: str
+) -> list[Tensor]:
+    """Queries, keys and values [s, n, t, h, e]; those that read the same in one product."""
+    sites = pathway_sites(config)
+    weights = dict(zip(ATTENTION_PATHWAYS, scaled_attention_weights(parameters, prefix), strict=False))
+    reads = {"q": read_sntd, "k": resid_sntd, "v": resid_sntd}
+    projected: dict[str, Tensor] = {}
+    for (site, n_positions), group in groupby(
+        ATTENTION_PATHWAYS, lambda pathway: (sites[pathway], reads[pathway].shape[2])
+    ):
+        names = list(group)
+        x = apply_norm(reads[names[-1]], site, parameters, prefix).flatten(1, 2)
+        joint = linear(x, torch.cat([weights[name] for name in names], dim=-1))
+        heads = joint.unflatten(1, (-1, n_positions)).unflatten(-1, (len(names), config.n_heads, -1))
+        projected |= dict(zip(names, heads.unbind(-3), strict=True))
+    return [projected[pathway] for pathway in ATTENTION_PATHWAYS]

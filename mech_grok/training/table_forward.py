@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mech_grok.config import ModelConfig
-from mech_grok.model.norm_sites import pathway_sites, residual_sites
+from mech_grok.model.norm_sites import NormSite, pathway_sites, residual_sites
 from mech_grok.training.forward_parts import (
     Parameters,
     apply_norm,
@@ -44,9 +44,7 @@ def table_logits(
     rows_srd = token_rows(parameters)
     scores_srh, values_srhe = _score_and_value_tables(parameters, rows_srd, config)
     z_sne = _attend(scores_srh, values_srhe, pairs)
-    attn_out = linear(z_sne, parameters[f"{_BLOCK}attn.W_O"].flatten(1, 2))
-    attn_out = apply_norm(attn_out, residual.get("norm_attn_out"), parameters, _BLOCK)
-    resid_mid = rows_srd[:, -1:] + attn_out
+    resid_mid = _add_attention(rows_srd[:, -1], z_sne, residual.get("norm_attn_out"), parameters)
     resid_mid = apply_norm(resid_mid, residual.get("norm_resid_mid"), parameters, _BLOCK)
     mlp_out = mlp(apply_norm(resid_mid, sites["mlp"], parameters, _BLOCK), parameters, config, _BLOCK)
     mlp_out = apply_norm(mlp_out, residual.get("norm_mlp_out"), parameters, _BLOCK)
@@ -75,3 +73,11 @@ def _attend(scores_srh: Tensor, values_srhe: Tensor, pairs_sn2: Tensor) -> Tenso
     first_row = torch.arange(s, device=pairs_sn2.device)[:, None] * r
     rows_a_sn, rows_b_sn = (pairs_sn2[..., i] + i * (r // 2) + first_row for i in (0, 1))
     return mix(scores_srh, values_srhe, rows_a_sn, rows_b_sn).flatten(-2)
+
+
+def _add_attention(equals_sd: Tensor, z_sne: Tensor, norm: NormSite | None, parameters: Parameters) -> Tensor:
+    """The residual stream at `=` after attention [s, n, d]."""
+    w_o = parameters[f"{_BLOCK}attn.W_O"].flatten(1, 2)
+    if norm is None:
+        return linear(z_sne, w_o, equals_sd)  # the same for every pair, like a bias
+    return equals_sd[:, None] + apply_norm(linear(z_sne, w_o), norm, parameters, _BLOCK)

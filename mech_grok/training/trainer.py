@@ -13,13 +13,15 @@ from torch import Tensor
 from mech_grok.config import CellConfig
 from mech_grok.training.data import Examples, examples
 from mech_grok.training.forward import fast_logits
-from mech_grok.training.loss import Score, score, score_and_gradient
+from mech_grok.training.loss import Score, correct, cross_entropy, mean_score, outcome
 from mech_grok.training.parameters import ParameterStack
 
 TRAIN_COLUMNS = ("train_loss", "train_accuracy", "grad_norm", "weight_norm", "update_norm")
 TEST_COLUMNS = ("test_loss", "test_accuracy")
 COLUMNS = TRAIN_COLUMNS + TEST_COLUMNS
 GROUP_COLUMNS = ("group_grad_norm", "group_weight_norm", "group_update_norm")
+
+_PAIRS_PER_PASS = 8192
 
 Rows = dict[str, np.ndarray]
 """Column -> [seed, step] float64, of `GROUP_COLUMNS` [seed, step, group]; NaN where not evaluated."""
@@ -85,16 +87,19 @@ class Trainer:
 
     def _gradients(self) -> Score:
         """Loss and accuracy on the train set; leaves the gradients in `parameters.grad`."""
+        self.parameters.grad.zero_()
+        n, loss_scale = self._train.answers.shape[1], self.config.model.loss_scale
         scores = []
         for rows in self._seed_groups():
-            leaves = self.parameters.leaves(rows)
-            logits = self._logits(leaves, rows, self._train, self._offsets[0])
-            scored, gradient = score_and_gradient(
-                logits.detach(), self._train.answers[rows], self.config.model.loss_scale
-            )
-            gradients = torch.autograd.grad(logits, list(leaves.values()), gradient)
-            self.parameters.store_gradients(rows, gradients)
-            scores.append(scored)
+            parts = []
+            for part in self._parts(n):
+                leaves = self.parameters.leaves(rows)
+                logits = self._logits(leaves, rows, part, self._train, self._offsets[0])
+                found = outcome(logits.detach(), self._train.answers[rows, part], loss_scale, weight=1 / n)
+                gradients = torch.autograd.grad(logits, list(leaves.values()), found.gradient)
+                self.parameters.add_gradients(rows, gradients)
+                parts.append((found.losses, found.correct))
+            scores.append(mean_score(parts))
         return _join(scores)
 
     @torch.no_grad()
@@ -102,9 +107,18 @@ class Trainer:
         """Loss and accuracy of every seed on its own examples."""
         scores = []
         for rows in self._seed_groups():
-            logits = self._logits(self.parameters.leaves(rows), rows, data, offset)
-            scores.append(score(logits, data.answers[rows], self.config.model.loss_scale))
+            leaves, parts = self.parameters.leaves(rows), []
+            for part in self._parts(data.answers.shape[1]):
+                logits, answers = self._logits(leaves, rows, part, data, offset), data.answers[rows, part]
+                losses = cross_entropy(logits, answers, self.config.model.loss_scale)
+                parts.append((losses, correct(logits, answers)))
+            scores.append(mean_score(parts))
         return _join(scores)
+
+    def _parts(self, n: int) -> list[slice]:
+        """Ranges of pairs that share a pass: on a CPU few enough that its cache holds what they need."""
+        size = _PAIRS_PER_PASS if self.parameters.flat.device.type == "cpu" else n
+        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
     def _seed_groups(self) -> list[slice]:
         """Seeds that share a forward pass: all of them on a GPU, one by one on a CPU.
@@ -117,11 +131,11 @@ class Trainer:
         return [slice(0, n)]
 
     def _logits(
-        self, leaves: dict[str, Tensor], rows: slice, data: Examples, offset: Tensor | None
+        self, leaves: dict[str, Tensor], rows: slice, part: slice, data: Examples, offset: Tensor | None
     ) -> Tensor:
         parameters = {**leaves, **self.parameters.frozen_rows(rows)}
-        logits = fast_logits(parameters, data.pairs[rows], self.config.model)
-        return logits if offset is None else logits - offset[rows]
+        logits = fast_logits(parameters, data.pairs[rows, part], self.config.model)
+        return logits if offset is None else logits - offset[rows, part]
 
     def optimiser_state(self) -> dict[str, Tensor]:
         """The AdamW moments [seed, n] and update count, as needed to continue bit for bit."""
