@@ -8,10 +8,10 @@ demo: .venv/.ready
 	$(UV) run --frozen mech-grok run configs/quickstart.yaml --resume
 
 test: .venv/.ready
-	$(UV) run --frozen pytest
+	$(UV) run --frozen pytest -n 2 --dist loadfile
 
 test-slow: .venv/.ready
-	$(UV) run --frozen pytest -m slow
+	$(UV) run --frozen pytest -m slow -n 2
 
 lint: .venv/.ready
 	$(UV) run --frozen ruff check

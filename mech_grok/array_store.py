@@ -31,7 +31,7 @@ class StepStore:
         self.path = path
         self._seeds, self._steps = list(seeds), list(steps)
 
-    def missing_steps(self, **expected: float) -> list[int]:
+    def missing_steps(self, **expected: int) -> list[int]:
         """Steps that are not wholly written yet, or whose variables of these names have another value."""
         done = _done_steps(self.path, expected)
         return [s for s in self._steps if s not in done]
@@ -147,14 +147,17 @@ def _is_text(coordinate: xr.DataArray) -> bool:
     return coordinate.dtype.kind in "UOT"
 
 
-def _done_steps(path: Path, expected: Mapping[str, float]) -> set[int]:
+def _done_steps(path: Path, expected: Mapping[str, int]) -> set[int]:
     if not path.exists():
         return set()
     with undamaged(path):
         group = zarr.open_group(path, mode="r")
         steps, done = np.asarray(_array(group, "step")[:]), np.asarray(_array(group, _DONE)[:])
         for name, value in expected.items():
-            done = done & (np.asarray(_array(group, name)[:]) == value).all(axis=0)
+            written = (
+                np.asarray(_array(group, name)[:]) == value if name in group else np.zeros((1, len(done)))
+            )
+            done = done & written.all(axis=0)
     return {int(s) for s in steps[done]}
 
 

@@ -23,6 +23,8 @@ from mech_grok.run_writer import locked
 
 T = TypeVar("T")
 
+_MOST_AT_ONCE = 8  # a checkpoint in work at p = 113 takes about 0.6 GiB
+
 Models = dict[int, GrokTransformer]
 """Seed -> its model at one checkpoint."""
 
@@ -138,8 +140,8 @@ def _in_parallel(
     for the whole process while one is.
     """
     remaining = iter(steps)
-    with _one_thread() as workers, ThreadPoolExecutor(workers) as pool:
-        while group := list(islice(remaining, workers)):
+    with _one_thread() as threads, ThreadPoolExecutor(min(threads, _MOST_AT_ONCE)) as pool:
+        while group := list(islice(remaining, min(threads, _MOST_AT_ONCE))):
             models = [{seed: run.model(seed, step) for seed in run.seeds} for step in group]
             yield from zip(group, pool.map(at_step, group, models), strict=True)
 

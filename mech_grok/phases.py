@@ -25,7 +25,8 @@ class Phases:
             the least excluded loss on the training pairs: after it, what is left without the key
             frequencies gets worse. If that loss only falls, it is the last of them. None where one of the
             two steps is, or no checkpoint between them has an excluded loss.
-        cleanup: first evaluated step whose test loss is below half of the largest so far.
+        cleanup: first evaluated step, from `memorised` on, whose test loss is below half of the largest
+            since then. None where that one is.
         generalised: first evaluated step with test accuracy >= 0.995.
     """
 
@@ -51,7 +52,7 @@ def phases(metrics: xr.Dataset, progress: xr.Dataset) -> dict[int, Phases]:
         seed: Phases(
             memorised=memorised,
             circuit_formation=_lowest(excluded.sel(seed=seed), memorised, known.accuracy[seed]),
-            cleanup=_first_fall(test_loss.sel(seed=seed)),
+            cleanup=_first_fall(test_loss.sel(seed=seed), memorised),
             generalised=known.accuracy[seed],
         )
         for seed, memorised in known.memorisation.items()
@@ -83,8 +84,11 @@ def _lowest(curve: xr.DataArray, start: int | None, stop: int | None) -> int | N
     return int(between["step"].values[between.values.argmin()]) if between.size else None
 
 
-def _first_fall(curve: xr.DataArray) -> int | None:
-    """The first step at which a curve (step) is below half of its largest value so far, if finite."""
+def _first_fall(curve: xr.DataArray, start: int | None) -> int | None:
+    """The first step at which a curve (step) is below half of its largest value since `start`, if finite."""
+    if start is None:
+        return None
+    curve = curve.sel(step=slice(start, None))
     finite = curve.where(np.isfinite(curve))
     return first_met(finite < _FALLEN * np.fmax.accumulate(finite.values))
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from mech_grok.config import ModelConfig
@@ -17,6 +18,15 @@ _COPY_OF_A, _COPY_OF_B, _COS_SUM = 40, 72, 90
 _POSITION = 120
 
 PLACEMENTS = [str(placement) for placement in all_placements()]
+
+
+def crossed(first, second):
+    """All pairs, as parameters; but for a diagonal, which has every value of both, they are slow tests."""
+    return [
+        pytest.param(x, y, marks=[] if i % len(second) == j or j % len(first) == i else pytest.mark.slow)
+        for i, x in enumerate(first)
+        for j, y in enumerate(second)
+    ]
 
 
 def clock_embedding(p=CLOCK_P, frequencies=tuple(CLOCK_AMPLITUDES), d_model=128):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_circuits import stock_model
-from oracles import CLOCK_AMPLITUDES, PLACEMENTS, clock_model, random_model
+from oracles import CLOCK_AMPLITUDES, PLACEMENTS, clock_model, crossed, random_model
 
 from mech_grok.model import adopt
 from mech_grok.model.norm_sites import residual_sites
@@ -214,8 +214,7 @@ def test_biases_of_a_stock_model_are_components(kind, classes):
     assert found == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("settings", VARIANTS[:3], ids=["rms", "depth-2", "swiglu"])
+@pytest.mark.parametrize(("placement", "settings"), crossed(PLACEMENTS, VARIANTS[:3]))
 def test_neurons_add_up_to_their_mlp(placement, settings):
     model = random_model(P, placement=placement, **settings)
     seen = assert_sums(model)

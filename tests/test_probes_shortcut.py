@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_circuits import stock_model
-from oracles import PLACEMENTS, clock_loss, clock_model, random_model, same_weights
+from oracles import PLACEMENTS, clock_loss, clock_model, crossed, random_model, same_weights
 
 from mech_grok.config import ModelConfig
 from mech_grok.model import GrokTransformer, adopt
@@ -51,8 +51,7 @@ def assert_scores(seen, loss, accuracy, logits, scale=1.0, rel=1e-12):
         assert float(seen[accuracy].sel(split=name)) == pytest.approx(expected.accuracy.item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("settings", VARIANTS, ids=["depth-2", "rms-final", "swiglu-tied"])
+@pytest.mark.parametrize(("placement", "settings"), crossed(PLACEMENTS, VARIANTS))
 def test_reference_switch_is_the_model_with_a_unit_mlp_input_and_no_other_norm(placement, settings):
     model = random_model(P, placement=placement, **settings)
     seen = shortcut(model)
@@ -71,8 +70,7 @@ def by_hand(model):
     return model.unembed(block.norm_resid_post(resid_mid + mlp_out))[:, 0]
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("activation", ["relu", "swiglu"])
+@pytest.mark.parametrize(("placement", "activation"), crossed(PLACEMENTS, ["relu", "swiglu"]))
 def test_sr_changes_what_the_mlp_reads_and_nothing_else(placement, activation):
     model = random_model(P, placement=placement, activation=activation, final_norm="on")
     assert_scores(shortcut(model), "sr_loss", "sr_accuracy", by_hand(model))
@@ -179,8 +177,7 @@ def stock(causal=True, **settings):
     return adopt(model)
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("settings", DEPTHS, ids=["depth-1", "depth-2"])
+@pytest.mark.parametrize(("placement", "settings"), crossed(PLACEMENTS, DEPTHS))
 def test_unit_inputs_are_those_of_a_model_built_with_them(placement, settings):
     seen = shortcut(random_model(P, placement=placement, **settings))
     for pathway in PATHWAYS:
@@ -227,8 +224,7 @@ def ablated_by_hand(model):
     }
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("settings", DEPTHS, ids=["depth-1", "depth-2"])
+@pytest.mark.parametrize(("placement", "settings"), crossed(PLACEMENTS, DEPTHS))
 def test_ablations_are_those_of_full_passes(placement, settings):
     model = random_model(P, placement=placement, **settings)
     seen = shortcut(model)

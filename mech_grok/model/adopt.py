@@ -27,7 +27,7 @@ def adopt(model: HookedTransformer) -> HookedTransformer:
     and the norm before the unembedding moves into it. The given model is left as it was.
 
     Args:
-        model: with three tokens in its context, a vocabulary of p + 1 (the last one is `=`), and p or
+        model: with at least three tokens of context, a vocabulary of p + 1 (the last one is `=`), and p or
             p + 1 logits; causal or not, with biases or without.
 
     Raises:

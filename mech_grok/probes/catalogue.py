@@ -16,7 +16,9 @@ def catalogue(names: Sequence[str] = ()) -> str:
         UserError: there is no probe of that name.
     """
     probes = [find_probe(name) for name in names] or list(PROBES.values())
-    head = "Seconds are per checkpoint and seed at p = 113, beyond the forward pass that all share."
+    head = (
+        "Seconds: per checkpoint and seed at p = 113 on one thread, beyond the forward pass that all share."
+    )
     return "\n\n".join([head, *(_entry(probe, with_definitions=bool(names)) for probe in probes)])
 
 

@@ -202,7 +202,7 @@ PROBE = Probe(
             "Share of the power of a principal component of rows 0..p-1 of W_E that lies in its strongest "
             "frequency, mean over the first four components; the source takes 0.995 and more for circular. "
             "Frequencies of equal amplitude mix in the components, and perfect circles then get low values: "
-            "0.4 to 0.5 for five of them.",
+            "about 0.4 to 0.5 for five of them.",
             nan="the embedding has fewer than four principal components, as with a single frequency",
         ),
         "clock_fve": Quantity(

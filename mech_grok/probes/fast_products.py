@@ -1,7 +1,7 @@
 """The hooked model's large products in oneDNN, while probes look at it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ class FastProducts(TorchFunctionMode):
     The same numbers to rounding (see `mech_grok.training.linear`), at half the time of a forward pass.
     """
 
+    @no_type_check  # called for every operation of torch: checking its types would cost more than they do
     def __torch_function__(
         self,
         func: Callable[..., Any],

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import HookedTransformer
 
+from mech_grok.probes.attention import OVERFLOW, attention_weights
 from mech_grok.probes.fourier_basis import power_2d
 from mech_grok.probes.key_frequencies import centred_logits
 from mech_grok.probes.neuron_spectrum import neuron_hooks, neuron_power, single_frequency
@@ -34,7 +35,7 @@ def attention_power(
     seen: Observation,
 ) -> Float[Tensor, "frequency_a frequency_b layer head key"]:
     """`power_2d` of every attention weight from `=`."""
-    patterns = [seen.at_equals[name] for name in _patterns(seen.model)]
+    patterns = [attention_weights(seen.at_equals[name]) for name in _patterns(seen.model)]
     return power_2d(torch.stack(patterns, dim=1), seen.task.p)
 
 
@@ -82,8 +83,8 @@ _ALONG = (
 _CONSTANT = "the attention weights are the same for all pairs"
 
 
-def _map(dims: tuple[str, ...], long_name: str, units: Unit, what: str) -> Quantity:
-    return Quantity((*dims, *_MAP), long_name, units, f"Norm {_ALONG}: {what}.", dtype="float32")
+def _map(dims: tuple[str, ...], long_name: str, units: Unit, what: str, nan: str = "") -> Quantity:
+    return Quantity((*dims, *_MAP), long_name, units, f"Norm {_ALONG}: {what}.", nan=nan, dtype="float32")
 
 
 PROBE = Probe(
@@ -97,6 +98,7 @@ PROBE = Probe(
             "attention from '=', by frequencies of a and b",
             "1",
             "of each attention weight from '='",
+            nan=OVERFLOW,
         ),
         "attention_one_frequency_fve": Quantity(
             ("layer", "head"),
@@ -105,14 +107,14 @@ PROBE = Probe(
             "Largest share over k = 1..p//2 of the variance over all p^2 pairs of a head's attention weights "
             "from '=' (summed over the three keys) that frequency k explains with products of 1, cos(w_k a), "
             "sin(w_k a) and 1, cos(w_k b), sin(w_k b): polynomials of degree two.",
-            nan=_CONSTANT,
+            nan=f"{_CONSTANT}; {OVERFLOW}",
         ),
         "attention_frequency": Quantity(
             ("layer", "head"),
             "frequency of the attention",
             "1",
             "The frequency of `attention_one_frequency_fve`, however little it explains.",
-            nan=_CONSTANT,
+            nan=f"{_CONSTANT}; {OVERFLOW}",
         ),
         "neuron_fourier": _map(
             ("layer",),

@@ -31,7 +31,7 @@ from mech_grok.probes.neuron_spectrum import (
     neuron_logit_map,
     single_frequency_neurons,
 )
-from mech_grok.probes.observation import LOGITS, Observation
+from mech_grok.probes.observation import LOGITS, SPLITS, Observation
 from mech_grok.probes.probe import Probe, Quantity
 from mech_grok.task import Operation
 
@@ -101,16 +101,16 @@ def logit_similarity(seen: Observation) -> Float[Tensor, " frequency"]:
     return amplitudes * cosine_norms(waves) / logits.power.sqrt()
 
 
-def excluded_train_losses(seen: Observation) -> Float[Tensor, " frequency"]:
-    """Loss of the training pairs, over the p answers, without each frequency of the right answer.
+def excluded_losses(seen: Observation) -> Float[Tensor, "split frequency"]:
+    """Loss of the pairs of each split, over the p answers, without each frequency of the right answer.
 
     What is taken away is the projection on cos(w_k s) and sin(w_k s) over all p^2 pairs. The first entry
-    takes nothing away. nan without training pairs. Ask with `seen.once`.
+    takes nothing away. nan for an empty split. Ask with `seen.once`.
     """
     logits = seen.unembed.loss_scale * seen.logits[:, : seen.task.p].double()
     tables = sum_tables(answer_means(logits, seen.answers), waves_of(seen.task.p).to(logits.device))
     tables[0] = 0.0
-    return losses_without(logits, tables, seen.answers)[seen.indices("train")].mean(0)
+    return seen.split_means(losses_without(logits, tables, seen.answers))
 
 
 def masks(seen: Observation) -> dict[str, Bool[Tensor, " frequency"]]:
@@ -124,7 +124,7 @@ def masks(seen: Observation) -> dict[str, Bool[Tensor, " frequency"]]:
     if seen.task.operation in OPERATIONS:
         found["logit_trace"] = traces(seen.once(logit_similarity))
         if len(seen.indices("train")):
-            losses = seen.once(excluded_train_losses)
+            losses = seen.once(excluded_losses)[SPLITS.index("train")]
             found["exclusion"] = needed(losses, losses[0])
     return found
 

@@ -150,6 +150,18 @@ def cosine_amplitudes(
     return waves[:, 0, 0] * (waves[:, 0] @ profile) / len(means)
 
 
+def split_amplitudes(
+    logits: Float[Tensor, "n p"], answers: Int[Tensor, " n"], waves: Float[Tensor, "frequency 2 p"]
+) -> Float[Tensor, " frequency"]:
+    """`cosine_amplitudes` over some pairs only; nan for none.
+
+    Every pair has the same sum of squared cosines, so the regression is a mean over pairs there too.
+    """
+    p = logits.shape[1]
+    sums = logits.new_zeros(p, p).index_add_(0, answers, logits)
+    return cosine_amplitudes(p * sums / len(logits), waves)
+
+
 def cosine_norms(waves: Float[Tensor, "frequency 2 p"]) -> Float[Tensor, " frequency"]:
     """Norm of cos(w_k (s - c)) over all pairs and classes: sqrt(p^3 / 2), and sqrt(p^3) for k = 0 or p/2."""
     return waves.shape[-1] / waves[:, 0, 0]

@@ -58,8 +58,8 @@ class Probe:
         name: by which it is asked for.
         title: what it shows, for a reader.
         source: where the definitions come from.
-        seconds: what it adds to the shared forward pass, per checkpoint and seed, at p = 113 on two CPU
-            cores, measured by `benchmarks/probes.py`.
+        seconds: what it adds to the shared forward pass, per checkpoint and seed, at p = 113 on one thread,
+            measured by `benchmarks/probes.py`.
         quantities: variable name -> what it holds; names are unique over all probes.
         compute: variable name -> values, from the one forward pass that all probes share.
         coordinates: labels of dimensions that only this probe has.

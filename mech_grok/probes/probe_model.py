@@ -49,8 +49,8 @@ def probe(
         attributes what it is, where its definition comes from, and when it is nan.
 
     Raises:
-        UserError: an unknown probe; tokens that are not `a b =`; frequencies that p does not have; or a
-            model that the probes cannot read.
+        UserError: an unknown probe; tokens that are not `a b =`; frequencies that p does not have; a model
+            that the probes cannot read; or an initial or final model of another vocabulary.
     """
     asked = list(PROBES) if names is None else [names] if isinstance(names, str) else list(names)
     probes = [find_probe(name) for name in asked]
@@ -61,6 +61,8 @@ def probe(
     def anchor(other: HookedTransformer | None) -> Anchor | None:
         if other is None:
             return None
+        if other.cfg.d_vocab != task.p + 1:
+            raise UserError(f"the other model has {other.cfg.d_vocab} tokens, the model {task.p + 1}")
         there = adopt(other)
         return Anchor(lambda: observe(there, task, split, needs_of(probes, there)))
 
@@ -75,6 +77,8 @@ def _indices(tokens: Int[Tensor, "n 3"] | None, p: int) -> Int[np.ndarray, " n"]
     if tokens is None:
         return np.empty(0, dtype=np.int64)
     given = torch.as_tensor(tokens).detach().cpu().numpy()
+    if given.dtype.kind not in "iu":
+        raise UserError(f"tokens are {given.dtype}, not integers")
     if given.ndim != 2 or given.shape[1] != 3:
         raise UserError(f"tokens have shape {given.shape}, expected [n, 3]: `a b =`")
     a, b, equals = given.T

@@ -19,7 +19,7 @@ from transformer_lens import HookedTransformer
 from mech_grok.probes.key_frequencies import (
     OPERATIONS,
     centred_logits,
-    excluded_train_losses,
+    excluded_losses,
     frozen_key_frequencies,
     key_frequency_hooks,
     logit_similarity,
@@ -30,8 +30,10 @@ from mech_grok.probes.logit_projections import (
     block_projections,
     class_share,
     cosine_amplitudes,
+    cosine_norms,
     cosine_table,
     losses_without,
+    split_amplitudes,
     sum_share,
     sum_tables,
     waves_of,
@@ -48,7 +50,7 @@ def _compute(seen: Observation) -> dict[str, Tensor]:
     logits = seen.once(centred_logits)
     means = answer_means(logits.varying, seen.answers)
     waves = waves_of(seen.task.p).to(means.device)
-    found |= _of_each_frequency(seen, cosine_amplitudes(means, waves))
+    found |= _of_each_frequency(seen, logits, waves)
     keys = list(frozen_key_frequencies(seen))
     if keys:
         found |= _with_and_without(seen, logits, means, waves[keys])
@@ -66,19 +68,31 @@ def _undefined(seen: Observation) -> dict[str, Tensor]:
     return {name: torch.full(shape, math.nan, dtype=torch.float64) for name, shape in shapes.items()}
 
 
-def _of_each_frequency(seen: Observation, amplitudes: Float[Tensor, " frequency"]) -> dict[str, Tensor]:
+def _of_each_frequency(
+    seen: Observation, logits: Centred, waves: Float[Tensor, "frequency 2 p"]
+) -> dict[str, Tensor]:
     losses = cross_entropy(seen.logits[:, : seen.task.p], seen.answers, seen.unembed.loss_scale)
+    of_split = [logits.varying[seen.indices(split)] + logits.mean for split in SPLITS]
+    amplitudes = torch.stack(
+        [
+            split_amplitudes(x, seen.answers[seen.indices(split)], waves)
+            for x, split in zip(of_split, SPLITS, strict=True)
+        ]
+    )
+    root_mean_square = torch.stack([x.square().sum().div(len(x)).sqrt() for x in of_split])
+    of_cosine = cosine_norms(waves) / seen.task.p
     return {
         "loss_over_answers": seen.split_means(losses),
-        "excluded_loss_per_frequency": _but_constant(seen.once(excluded_train_losses)),
+        "excluded_loss_per_frequency": _but_constant(seen.once(excluded_losses)),
         "logit_cosine_amplitude": _but_constant(amplitudes),
-        "logit_cosine_similarity": _but_constant(seen.once(logit_similarity)),
+        "logit_cosine_similarity": _but_constant(amplitudes * of_cosine / root_mean_square[:, None]),
     }
 
 
-def _but_constant(of_frequencies: Float[Tensor, " frequency"]) -> Float[Tensor, " frequency"]:
+def _but_constant(of_frequencies: Float[Tensor, "split frequency"]) -> Float[Tensor, "split frequency"]:
     """nan for frequency 0, which no measure is about."""
-    return torch.cat([of_frequencies.new_full((1,), math.nan), of_frequencies[1:]])
+    constant = of_frequencies.new_full((len(of_frequencies), 1), math.nan)
+    return torch.cat([constant, of_frequencies[:, 1:]], dim=1)
 
 
 def _with_and_without(
@@ -211,11 +225,11 @@ _QUANTITIES = {
         _NO_PAIRS,
     ),
     "excluded_loss_per_frequency": _excluded(
-        ("frequency",),
+        ("split", "frequency"),
         " by frequency",
         f"their projection on cos(w_k s) and sin(w_k s) of one frequency k, {_S}",
-        "the training pairs",
-        f"k = 0, there are no training pairs, or {_OPERATION}",
+        "the pairs of the split (published: train)",
+        f"k = 0, the split is empty, or {_OPERATION}",
     ),
     "trig_loss": Quantity(
         (),
@@ -226,27 +240,28 @@ _QUANTITIES = {
         nan=_NO_KEYS,
     ),
     "logit_cosine_amplitude": Quantity(
-        ("frequency",),
+        ("split", "frequency"),
         "amplitude of cos(w_k (s - c))",
         "logits",
-        "Regression amplitude alpha_k of the logits on cos(w_k (s - c)) over all pairs and the p answers c, "
-        f"{_S}. The released code prints <L, cos> / ||cos||, which is alpha_k sqrt(p^3 / 2) for odd p.",
-        nan=f"k = 0, or {_OPERATION}",
+        "Regression amplitude alpha_k of the logits on cos(w_k (s - c)) over the pairs of the split and the "
+        f"p answers c, {_S}. The released code prints <L, cos> / ||cos|| over all pairs, which is "
+        "alpha_k sqrt(p^3 / 2) for odd p.",
+        nan=f"k = 0, the split is empty, or {_OPERATION}",
     ),
     "logit_cosine_similarity": Quantity(
-        ("frequency",),
+        ("split", "frequency"),
         "cosine similarity with cos(w_k (s - c))",
         "1",
-        "Cosine similarity, over all pairs and the p answers c, of the logits less their mean over classes "
-        f"with cos(w_k (s - c)), {_S}.",
+        "Cosine similarity, over the pairs of the split and the p answers c, of the logits less their mean "
+        f"over classes with cos(w_k (s - c)), {_S}.",
         source="Chughtai et al., arXiv 2302.03025",
-        nan=f"k = 0, {_CONSTANT}, or {_OPERATION}",
+        nan=f"k = 0, the split is empty, {_CONSTANT}, or {_OPERATION}",
     ),
     "logit_cosine_fve": Quantity(
         (),
         "share of the logits explained by cosines",
         "1",
-        "Sum over the key frequencies of the squared `logit_cosine_similarity`.",
+        "Sum over the key frequencies of the squared `logit_cosine_similarity` over all pairs.",
         nan=f"{_CONSTANT}, {_NO_KEYS}",
     ),
     "logit_class_fve": Quantity(

@@ -63,14 +63,15 @@ def _compute(seen: Observation) -> dict[str, Tensor]:
 def _per_pair(
     seen: Observation, logits: Float[Tensor, "n classes"], answers: Int[Tensor, " n"]
 ) -> dict[str, Float[Tensor, " n"]]:
-    margin, largest = answer_margin(logits, answers), logits.abs().amax(-1).double()
-    collapse = {x: collapsed(logits, seen.unembed.loss_scale, dtype) for x, dtype in _DTYPES.items()}
+    scale, margin = seen.unembed.loss_scale, answer_margin(logits, answers)
+    largest = logits.abs().amax(-1).double()
+    collapse = {x: collapsed(logits, scale, dtype) for x, dtype in _DTYPES.items()}
     found = {
         **{f"softmax_collapse{x}": zero for x, zero in collapse.items()},
         **{f"zero_loss{x}": zero * (margin >= 0) for x, zero in collapse.items()},
-        "top2_margin": top2_margin(logits),
-        "answer_margin": margin,
-        "largest_logit": largest,
+        "top2_margin": scale * top2_margin(logits),
+        "answer_margin": scale * margin,
+        "largest_logit": scale * largest,
     }
     return {name: x.where(largest.isfinite(), math.nan) for name, x in found.items()}
 
@@ -87,7 +88,7 @@ def _logits_only(model: HookedTransformer) -> tuple[str, ...]:
     return (LOGITS,)
 
 
-_WHERE = "over all classes at '='"
+_WHERE = "over all classes at '=', times the loss's scale"
 _EMPTY = "the split is empty, or a logit is not finite"
 
 
@@ -99,15 +100,15 @@ def _collapse(name: str, dtype: str) -> dict[str, Quantity]:
             f"softmax collapse in {dtype}",
             "1",
             "Share of the pairs of the split for which sum_c exp(z_c - max z) is exactly 1 in "
-            f"{dtype}, z the loss's logits {_WHERE}; the paper's is that of the training set in float32.",
+            f"{dtype}, z the model's own logits {_WHERE}; the paper's is of the training set in float32.",
             nan=_EMPTY,
         ),
         f"zero_loss{name}": Quantity(
             ("split",),
             f"share of losses that are 0 in {dtype}",
             "1",
-            f"Share of the pairs of the split whose cross-entropy {_WHERE} is exactly 0 in {dtype}: the "
-            "softmax has collapsed, and onto the right answer.",
+            f"Share of the pairs of the split whose cross-entropy over all classes is exactly 0 in {dtype}: "
+            "the softmax has collapsed, and onto the right answer.",
             nan=_EMPTY,
         ),
     }
@@ -151,7 +152,7 @@ PROBE = Probe(
             ("split",),
             "largest logit",
             "logits",
-            "Largest absolute value of any logit of any pair of the split.",
+            f"Largest absolute value of any logit of any pair of the split, {_WHERE}.",
             nan=_EMPTY,
         ),
     },
