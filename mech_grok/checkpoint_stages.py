@@ -1,10 +1,10 @@
 """The stages that look at every checkpoint of a run: probe and ablate. Both can be repeated and resumed."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -139,11 +139,23 @@ def _in_parallel(
     work, so each checkpoint gets one thread. Models are built here: TransformerLens' warnings are silenced
     for the whole process while one is.
     """
-    remaining = iter(steps)
     with _one_thread() as threads, ThreadPoolExecutor(min(threads, _MOST_AT_ONCE)) as pool:
-        while group := list(islice(remaining, min(threads, _MOST_AT_ONCE))):
-            models = [{seed: run.model(seed, step) for seed in run.seeds} for step in group]
-            yield from zip(group, pool.map(at_step, group, models), strict=True)
+        waiting: deque[tuple[int, Future[T]]] = deque()
+        try:
+            for step in steps:
+                models = {seed: run.model(seed, step) for seed in run.seeds}
+                waiting.append((step, pool.submit(at_step, step, models)))
+                if len(waiting) > min(threads, _MOST_AT_ONCE):  # one more, so that nobody idles meanwhile
+                    yield _result(waiting.popleft())
+            while waiting:
+                yield _result(waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _result(done: "tuple[int, Future[T]]") -> tuple[int, T]:
+    step, future = done
+    return step, future.result()
 
 
 @contextmanager

@@ -120,8 +120,8 @@ def test_the_probe_by_loops(factor, settings):
             z = np.float64(model.unembed.loss_scale) * row.astype(np.float64)
             collapse.append(1 + sum(np.sort(np.exp(z - z.max()))[:-1]) == 1)
             zero.append(collapse[-1] and row.argmax() == answer)
-            margins.append(float(row[answer]) - float(np.delete(row, answer).max()))
-            top2.append(float(np.sort(row)[-1]) - float(np.sort(row)[-2]))
+            margins.append(z[answer] - np.delete(z, answer).max())
+            top2.append(np.sort(z)[-1] - np.sort(z)[-2])
         at = seen.sel(split=name)
         assert float(at["softmax_collapse_float64"]) == pytest.approx(np.mean(collapse))
         assert float(at["zero_loss_float64"]) == pytest.approx(np.mean(zero))
@@ -129,7 +129,9 @@ def test_the_probe_by_loops(factor, settings):
         assert float(at["answer_margin_min"]) == pytest.approx(np.min(margins), rel=1e-5)
         assert float(at["top2_margin"]) == pytest.approx(np.mean(top2), rel=1e-5)
         assert float(at["top2_margin_min"]) == pytest.approx(np.min(top2), rel=1e-4, abs=1e-6)
-        assert float(at["largest_logit"]) == pytest.approx(np.abs(rows).max(), rel=1e-6)
+        assert float(at["largest_logit"]) == pytest.approx(
+            model.unembed.loss_scale * np.abs(rows).max(), rel=1e-6
+        )
 
 
 def test_float32_collapses_first():
