@@ -63,7 +63,8 @@ def onset(curve: xr.DataArray) -> StepBySeed:
     """Per seed, the first step at which a curve (seed, step) is within 10% of its least value.
 
     That is at most 1.1 times the least value of the whole trajectory, if it is positive. For the effective
-    rank it is the "onset of compressibility" of arXiv 2602.06702. None for a seed without values;
+    rank it is the "onset of compressibility" of arXiv 2602.06702; give the curve without the untrained model
+    then, whose effective rank is the lowest of all. None for a seed without values;
     those that are not finite do not count.
     """
     finite = curve.where(np.isfinite(curve))
