@@ -166,7 +166,8 @@ def wait_for_step(path: Path, step: int) -> None:
         time.sleep(0.002)
 
 
-def test_kill_9_then_resume_is_bit_identical(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [(140,), pytest.param((40, 140, 200), marks=pytest.mark.slow)])
+def test_kill_9_then_resume_is_bit_identical(tmp_path: Path, kills: tuple[int, ...]) -> None:
     from mech_grok.config_file import to_yaml
 
     config = long_config(300)
@@ -174,7 +175,7 @@ def test_kill_9_then_resume_is_bit_identical(tmp_path: Path) -> None:
     config_path.write_text(to_yaml(config))
     untouched = train_cell(tmp_path / "untouched", config, resume=False, command="")
     path = tmp_path / "killed"
-    for step in (40, 140):
+    for step in kills:
         process = start(path, config_path)
         wait_for_step(path, step)
         with pytest.raises(UserError, match="another process is writing"), locked(path):
