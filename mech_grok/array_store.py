@@ -17,6 +17,9 @@ from mech_grok.signals import held
 
 _DONE = "step_done"
 
+Layout = tuple[dict[str, tuple[tuple[str, ...], tuple[int, ...]]], dict[str, list[object]]]
+"""Dimensions and sizes of every variable, and every label."""
+
 
 class StepStore:
     """A Dataset with dimensions (seed, step, ...) that is written one step at a time.
@@ -30,6 +33,7 @@ class StepStore:
     def __init__(self, path: Path, seeds: Sequence[int], steps: Sequence[int]):
         self.path = path
         self._seeds, self._steps = list(seeds), list(steps)
+        self._checked: Layout | None = None
 
     def missing_steps(self, **expected: int) -> list[int]:
         """Steps that are not wholly written yet, or whose variables of these names have another value."""
@@ -38,19 +42,27 @@ class StepStore:
 
     def write(self, step: int, per_seed: Sequence[xr.Dataset]) -> None:
         """Write one step: a Dataset per seed, all with the same variables."""
+        if any(_layout(data) != self._checked for data in per_seed):
+            self._prepare(per_seed)
+            self._checked = _layout(per_seed[0])
+        index = self._steps.index(step)
+        with undamaged(self.path):
+            group = zarr.open_group(self.path, mode="r+")
+            for name in per_seed[0].data_vars:
+                _array(group, str(name))[:, index] = np.stack([data[name].values for data in per_seed])
+            _array(group, _DONE)[index] = True
+
+    def _prepare(self, per_seed: Sequence[xr.Dataset]) -> None:
+        """Lay the store out if it is not there, and see that it is one for these arrays."""
         data = xr.concat(per_seed, dim="seed", combine_attrs="override", coords="minimal", compat="override")
         if not self.path.exists():
             with held():
                 self._lay_out(data)
         with undamaged(self.path):
-            group = zarr.open_group(self.path, mode="r+")
-            index = self._check_layout(group, data).index(step)
-            for name, variable in data.data_vars.items():
-                _array(group, str(name))[:, index] = variable.transpose("seed", ...).values
-            _array(group, _DONE)[index] = True
+            self._check_layout(zarr.open_group(self.path, mode="r"), data)
 
-    def _check_layout(self, group: zarr.Group, data: xr.Dataset) -> list[int]:
-        """The store's steps, if its arrays and labels are those of `data`.
+    def _check_layout(self, group: zarr.Group, data: xr.Dataset) -> None:
+        """Refuse a store whose arrays and labels are not those of `data`.
 
         Raises:
             UserError: they are not, as after a change of what is measured.
@@ -71,7 +83,6 @@ class StepStore:
         same_labels = all(np.asarray(_array(group, n)[:]).tolist() == values for n, values in labels.items())
         if stored != expected or not same_labels:
             raise UserError(f"{self.path}: holds other arrays than these; delete it to record them anew")
-        return self._steps
 
     def _shape(self, variable: xr.DataArray) -> tuple[int, ...]:
         return (len(self._seeds), len(self._steps), *_rest(variable).values())
@@ -136,6 +147,11 @@ def undamaged(path: Path) -> Iterator[None]:
 def _portable_labels(data: xr.Dataset) -> dict[str, xr.DataArray]:
     """Coordinates with text as objects: Zarr 3 specifies text of varying length, not numpy's fixed one."""
     return {str(n): c.astype(object) if _is_text(c) else c for n, c in data.coords.items()}
+
+
+def _layout(data: xr.Dataset) -> Layout:
+    variables = {str(n): (tuple(map(str, v.dims)), v.shape) for n, v in data.data_vars.items()}
+    return variables, {str(n): c.values.tolist() for n, c in data.coords.items()}
 
 
 def _rest(variable: xr.DataArray) -> dict[str, int]:
