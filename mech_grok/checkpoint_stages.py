@@ -68,7 +68,7 @@ def ablate_run(run: Run) -> None:
 
 def _store(run: Run, name: str) -> StepStore:
     """The steps are those of the config: a checkpoint that a signal asked for is there to continue from."""
-    return StepStore(run.path / name, run.seeds, run.config.training.checkpoint_steps)
+    return StepStore(run.path / name, run.seeds, run.config.checkpoint_steps)
 
 
 def _known(name: str) -> str:
@@ -83,7 +83,7 @@ def _checkpoints(run: Run) -> list[int]:
     """
     if not run.steps:
         raise UserError(f"{run.path}: no checkpoints yet; train it first")
-    return sorted(set(run.config.training.checkpoint_steps) & set(run.steps))
+    return sorted(set(run.config.checkpoint_steps) & set(run.steps))
 
 
 def _anchors(run: Run, seed: int, final: int, names: Sequence[str]) -> Anchors:

@@ -21,6 +21,9 @@ from pydantic import (
 from mech_grok.placement import NormKind, Placement, all_placements
 from mech_grok.task import Operation, Task
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_CELL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
+
 
 class _Frozen(pydantic.BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -67,8 +70,18 @@ class TaskConfig(_Frozen):
         return Task(self.operation, self.p, self.test_fraction)
 
 
+Factor = Annotated[float, Field(gt=0)]
+AttentionFactor = (
+    Factor | Annotated[tuple[Annotated[tuple[Factor, ...], Field(strict=False)], ...], Field(strict=False)]
+)
+"""One number for all heads, or one a layer and head: `[[1.0, 2.0, 1.0, 1.0]]`."""
+
+
 class ModelConfig(_Frozen):
-    """The transformer: its size, where it is normalised, how it starts."""
+    """The transformer: its size, where it is normalised, how it starts.
+
+    `attention_factor` multiplies the attention scores (it is one over the temperature) and is not trained.
+    """
 
     placement: PlacementField = Placement.of()
     norm: NormKind = "ln"
@@ -86,6 +99,7 @@ class ModelConfig(_Frozen):
     scale_in_loss: bool = False
     init: Literal["lecun", "kaiming"] = "lecun"
     init_scale: float = Field(default=1.0, gt=0)
+    attention_factor: AttentionFactor | None = None
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelConfig":
@@ -94,6 +108,16 @@ class ModelConfig(_Frozen):
             raise ValueError(
                 f"n_heads = {self.n_heads} does not divide d_model = {self.d_model}; "
                 f"allowed: {', '.join(map(str, divisors))}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_factor_for_every_head(self) -> "ModelConfig":
+        given = self.attention_factor
+        if isinstance(given, tuple) and [len(row) for row in given] != [self.n_heads] * self.n_layers:
+            raise ValueError(
+                f"attention_factor is one number, or {self.n_layers} lists (one a layer) of {self.n_heads} "
+                f"numbers (one a head); got {[list(row) for row in given]}"
             )
         return self
 
@@ -129,6 +153,37 @@ class OptimiserConfig(_Frozen):
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]  # what an int64 coordinate and torch's generator can hold
 
 
+class FollowEntropyConfig(_Frozen):
+    """Solve the attention factors during training, so that each head's entropy follows a curve.
+
+    Attributes:
+        of: whose entropies: a run whose `attention` probe is recorded (its directory, relative to the
+            folder that this run's directory is in), or a CSV file with columns step, entropy (nats) and,
+            if they differ, seed, layer, head.
+        every: steps between two solutions.
+    """
+
+    of: str = Field(min_length=1)
+    every: PositiveInt = 50
+
+
+class SurgeryConfig(_Frozen):
+    """Start from a checkpoint of another run instead of from fresh weights.
+
+    Attributes:
+        parent: the other run's directory, relative to the folder that this run's directory is in.
+        step: its checkpoint; the new run goes on counting from there.
+        optimiser: keep AdamW's state, or begin with an empty one.
+        match_scale: give every new norm the gain at which the mean length of its output is what was read
+            there before.
+    """
+
+    parent: str = Field(min_length=1)
+    step: int = Field(ge=0)
+    optimiser: Literal["keep", "reset"] = "keep"
+    match_scale: bool = False
+
+
 class TrainingConfig(_Frozen):
     """How long, over which seeds, and what is recorded when.
 
@@ -144,6 +199,7 @@ class TrainingConfig(_Frozen):
     checkpoint_every: PositiveInt = 100
     optimiser_state_every: PositiveInt = 1_000
     subtract_initial_prediction: bool = False
+    follow_entropy: FollowEntropyConfig | None = None
     dtype: Literal["float32", "float64"] = "float32"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: PositiveInt | None = None
@@ -166,11 +222,6 @@ class TrainingConfig(_Frozen):
         """Whether test loss and accuracy are measured after this step."""
         return step == 1 or step % self.evaluate_every == 0 or step == self.steps
 
-    @property
-    def checkpoint_steps(self) -> tuple[int, ...]:
-        """Steps with a checkpoint: 0, every `checkpoint_every`, and the last."""
-        return tuple(sorted({*range(0, self.steps + 1, self.checkpoint_every), self.steps}))
-
 
 class CellConfig(_Frozen):
     """One hyperparameter setting, trained over several seeds at once: what a run directory starts with."""
@@ -179,37 +230,105 @@ class CellConfig(_Frozen):
     model: ModelConfig = ModelConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     training: TrainingConfig = TrainingConfig()
+    surgery: SurgeryConfig | None = None
+
+    @model_validator(mode="after")
+    def _has_a_factor_to_solve_for(self) -> "CellConfig":
+        if self.training.follow_entropy is not None and self.model.attention_factor is None:
+            raise ValueError(
+                "training.follow_entropy solves for attention factors, and the model has none; give it those "
+                "to start from: model.attention_factor=1.0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_go_on_from_its_parent(self) -> "CellConfig":
+        if self.surgery is None:
+            return self
+        if self.surgery.step >= self.training.steps:
+            raise ValueError(
+                f"surgery.step {self.surgery.step} leaves nothing to train: training.steps is "
+                f"{self.training.steps}, counted from the parent's first"
+            )
+        if self.training.subtract_initial_prediction:
+            raise ValueError(
+                "training.subtract_initial_prediction does not go with surgery: the initial prediction would "
+                "be another architecture's"
+            )
+        return self
+
+    @property
+    def builds_on(self) -> tuple[str, ...]:
+        """The other runs (and files) that this one needs before it can begin, as the config names them."""
+        follow = self.training.follow_entropy
+        return (*([self.surgery.parent] if self.surgery else []), *([follow.of] if follow else []))
+
+    @property
+    def first_step(self) -> int:
+        """Updates done when the run begins: 0, or those of the parent that it is forked from."""
+        return self.surgery.step if self.surgery else 0
+
+    @property
+    def checkpoint_steps(self) -> tuple[int, ...]:
+        """Steps with a checkpoint: the first, every multiple of `checkpoint_every`, and the last."""
+        first, last, every = self.first_step, self.training.steps, self.training.checkpoint_every
+        return tuple(sorted({first, *range(0, last + 1, every), last} - set(range(first))))
+
+
+CellName = Annotated[str, Field(pattern=_CELL_NAME)]
 
 
 class StudyConfig(CellConfig):
-    """A cell's settings, and a grid of values to vary: dotted key -> list (`model.placement: [M, off]`)."""
+    """A cell's settings, and what varies from cell to cell.
 
-    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    Either a `grid` of values, dotted key -> list (`model.placement: [M, off]`), each combination a cell; or
+    `cells`, name -> {dotted key: value}, each entry a cell. A cell that begins from or follows another one
+    comes after it.
+    """
+
+    study: str = Field(pattern=_NAME)
     description: str = ""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    cells: dict[CellName, dict[str, Any]] = {}
 
     @model_validator(mode="after")
     def _every_cell_is_valid(self) -> "StudyConfig":
+        if self.grid and self.cells:
+            raise ValueError("a study has a grid or cells, not both")
         names = [name for name, _ in self._points()]
         if len(set(names)) < len(names):
             raise ValueError(f"the grid names a cell twice: {', '.join(names)}")
         return self
 
-    def cells(self) -> dict[str, CellConfig]:
-        """Name -> config of every cell: the product of the grid's axes, the first axis slowest."""
+    @model_validator(mode="after")
+    def _parents_come_first(self) -> "StudyConfig":
+        order = list(self.all_cells())
+        for name, cell in self.all_cells().items():
+            late = [other for other in cell.builds_on if other in order[order.index(name) :]]
+            if late:
+                raise ValueError(f"cell '{name}' builds on '{late[0]}', which has to come before it")
+        return self
+
+    def all_cells(self) -> dict[str, CellConfig]:
+        """Name -> config of every cell, in order; of a grid the first axis is the slowest."""
         return dict(self._points())
 
     def _points(self) -> list[tuple[str, CellConfig]]:
         base = {k: v for k, v in self.model_dump().items() if k in CellConfig.model_fields}
+        if self.cells:
+            return [(name, _cell(base, settings)) for name, settings in self.cells.items()]
         points = []
         for values in itertools.product(*self.grid.values()):
             settings = dict(zip(self.grid, values, strict=True))
-            tree = base
-            for key, value in settings.items():
-                tree = set_dotted(tree, key, value)
-            cell = CellConfig.model_validate(tree)
+            cell = _cell(base, settings)
             points.append((_cell_name(cell, settings), cell))
         return points
+
+
+def _cell(base: dict[str, Any], settings: dict[str, Any]) -> CellConfig:
+    for key, value in settings.items():
+        base = set_dotted(base, key, value)
+    return CellConfig.model_validate(base)
 
 
 def set_dotted(tree: dict[str, Any], key: str, value: object) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Target:
 def study_target(study: StudyConfig, root: Path) -> Target:
     """Every cell of a study, at `<root>/<study>/<cell>`."""
     folder = root / study.study
-    return Target(folder, {folder / name: cell for name, cell in study.cells().items()}, study)
+    return Target(folder, {folder / name: cell for name, cell in study.all_cells().items()}, study)
 
 
 def find_target(path: Path, overrides: Sequence[str], root: Path) -> Target:
@@ -74,7 +74,7 @@ def plan(target: Target) -> list[str]:
 
 def _plan_line(path: Path, cell: CellConfig) -> str:
     training = cell.training
-    seeds, pairs, checkpoints = len(training.seeds), cell.task.task.n_train, len(training.checkpoint_steps)
+    seeds, pairs, checkpoints = len(training.seeds), cell.task.task.n_train, len(cell.checkpoint_steps)
     return (
         f"{path}: {cell.model.placement.label}, p = {cell.task.p}, {_count(pairs, 'training pair')}, "
         f"{_count(seeds, 'seed')} x {_count(training.steps, 'step')}, "

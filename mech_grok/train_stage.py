@@ -109,7 +109,7 @@ def _train(run: Run, trainer: Trainer) -> None:
     """Advance from checkpoint to checkpoint, until the last or until a signal says stop."""
     total = run.config.training.steps
     with listening() as requests, Progress(run.name, total, trainer.step) as progress:
-        for goal in (s for s in run.config.training.checkpoint_steps if s > trainer.step):
+        for goal in (s for s in run.config.checkpoint_steps if s > trainer.step):
             while trainer.step < goal:
                 _advance(run, trainer, goal, requests, progress)
                 if requests.stop_signal is not None:

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mech_grok.config import CellConfig, ModelConfig, StudyConfig, TaskConfig, TrainingConfig, set_dotted
+from mech_grok.config import (
+    CellConfig,
+    ModelConfig,
+    StudyConfig,
+    SurgeryConfig,
+    TaskConfig,
+    TrainingConfig,
+    set_dotted,
+)
 from mech_grok.config_file import load_cell, load_study, to_yaml
 from mech_grok.errors import UserError
 from mech_grok.placement import Placement, all_placements
@@ -56,7 +64,7 @@ def test_defaults_are_the_papers_main_setting():
 
 def test_off_is_a_placement_and_not_a_boolean(study):
     assert study("model: {placement: off}").model.placement == Placement.of()
-    names = list(study("grid: {model.placement: [off, M, 'A^qk', qk+mlp]}").cells())
+    names = list(study("grid: {model.placement: [off, M, 'A^qk', qk+mlp]}").all_cells())
     assert names == ["off", "mlp-pre", "attn-pre-qk", "qk+mlp"]
 
 
@@ -85,7 +93,7 @@ def test_overrides(study):
 
 
 def test_cells_are_the_product_of_the_axes_first_axis_slowest(study):
-    cells = study("grid: {optimiser.lr: [3e-3, 1e-3], model.placement: [M, off]}").cells()
+    cells = study("grid: {optimiser.lr: [3e-3, 1e-3], model.placement: [M, off]}").all_cells()
     assert list(cells) == ["mlp-pre_lr=0.003", "off_lr=0.003", "mlp-pre_lr=0.001", "off_lr=0.001"]
     assert cells["off_lr=0.003"].optimiser.lr == 3e-3
     assert cells["off_lr=0.003"].model.placement == Placement.of()
@@ -94,8 +102,8 @@ def test_cells_are_the_product_of_the_axes_first_axis_slowest(study):
 
 def test_a_study_without_a_grid_has_one_cell(study):
     loaded = study("model: {placement: M}")
-    assert list(loaded.cells()) == ["mlp-pre"]
-    assert loaded.cells()["mlp-pre"].model == loaded.model
+    assert list(loaded.all_cells()) == ["mlp-pre"]
+    assert loaded.all_cells()["mlp-pre"].model == loaded.model
 
 
 BAD = [
@@ -242,13 +250,13 @@ def test_a_study_reads_back_from_its_yaml(study):
     )
     again = study(to_yaml(loaded))
     assert again == loaded
-    assert again.cells() == loaded.cells()
+    assert again.all_cells() == loaded.all_cells()
 
 
 def test_the_yaml_spells_out_every_default_with_off_as_it_is_written():
     text = to_yaml(CellConfig())
-    for section in CellConfig.model_fields:
-        for field in type(getattr(CellConfig(), section)).model_fields:
+    for name, section in CellConfig():
+        for field in [name] if section is None else type(section).model_fields:
             assert f"{field}:" in text
     assert "placement: off" in text or "placement: 'off'" in text
 
@@ -260,10 +268,20 @@ def test_configs_are_frozen_and_refuse_unknown_keys():
         ModelConfig(width=3)  # pyright: ignore[reportCallIssue]
 
 
-def test_checkpoints_at_the_start_regularly_and_at_the_end():
-    assert TrainingConfig(steps=250, checkpoint_every=100).checkpoint_steps == (0, 100, 200, 250)
-    assert TrainingConfig(steps=200, checkpoint_every=100).checkpoint_steps == (0, 100, 200)
-    assert TrainingConfig(steps=5, checkpoint_every=100).checkpoint_steps == (0, 5)
+@pytest.mark.parametrize(
+    ("steps", "fork", "expected"),
+    [
+        (250, None, (0, 100, 200, 250)),
+        (200, None, (0, 100, 200)),
+        (5, None, (0, 5)),
+        (300, 200, (200, 300)),
+        (300, 150, (150, 200, 300)),
+    ],
+)
+def test_checkpoints_at_the_first_step_regularly_and_at_the_end(steps: int, fork: int | None, expected):
+    surgery = None if fork is None else SurgeryConfig(parent="off", step=fork)
+    cell = CellConfig(training=TrainingConfig(steps=steps, checkpoint_every=100), surgery=surgery)
+    assert cell.checkpoint_steps == expected
 
 
 def test_set_dotted_copies():
@@ -279,4 +297,4 @@ def test_every_preset_is_a_valid_study_named_after_its_file(preset: Path):
     loaded = load_study(preset)
     assert loaded.study == preset.stem
     assert loaded.description
-    assert loaded.cells()
+    assert loaded.all_cells()
