@@ -122,6 +122,14 @@ class ModelConfig(_Frozen):
         return self
 
     @property
+    def attention_factors(self) -> tuple[tuple[float, ...], ...] | None:
+        """The factor of every layer and head; None if the model has none."""
+        given = self.attention_factor
+        if isinstance(given, float):
+            return ((given,) * self.n_heads,) * self.n_layers
+        return given
+
+    @property
     def loss_scale(self) -> float:
         """What the logits are multiplied by inside the loss (the reference's inverse softmax temperature)."""
         return self.readout_scale if self.scale_in_loss else 1.0

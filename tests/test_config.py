@@ -179,6 +179,10 @@ def test_every_mistake_in_a_file_is_one_line_that_names_it(study, text: str | by
         ("optimiser.lr.x=3", "optimiser.lr: input should be a valid number"),
         ("training.seeds=[1", "override 'training.seeds=[1' line 1: not YAML"),
         ("grid.model.placement=off", "valid list"),
+        ("model.attention_factor=0", "such as [[1.0, 2.0, 1.0, 1.0]] (got 0)"),
+        ("model.attention_factor=[[1, 2, 3, 0]]", "model.attention_factor: allowed: one number above 0"),
+        ("model.attention_factor=[1, 2]", "such as [[1.0, 2.0, 1.0, 1.0]] (got [1, 2])"),
+        ("model.attention_factor=[[1, 2]]", "one number, or 1 lists (one a layer) of 4 numbers"),
     ],
 )
 def test_every_mistake_in_an_override_is_one_line_that_names_it(study, override: str, says: str):

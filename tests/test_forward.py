@@ -26,6 +26,8 @@ OPTIONS = {
         "readout_scale": 0.7,
     },
     "separate affines": {"shared_affine": False, "freeze_norm_affine": True, "init_scale": 1.3},
+    "attention factors": {"attention_factor": [[0.6, 2.5]], "qk_norm": True},
+    "factors at depth": {"attention_factor": [[3.0, 1.0], [0.5, 1.7]], "n_layers": 2, "init_scale": 1.3},
     "depth": {"n_layers": 2, "activation": "gelu", "final_norm": "frozen"},
 }
 

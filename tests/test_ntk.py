@@ -69,8 +69,10 @@ def test_every_placement(placement, norm):
         {"tied_unembed": True, "activation": "swiglu", "readout_scale": 0.5, "final_norm": "frozen"},
         {"qk_norm": True, "tied_unembed": True, "n_layers": 2, "norm": "rms"},
         {"freeze_norm_affine": True, "activation": "gelu", "scale_in_loss": True, "readout_scale": 3.0},
+        {"attention_factor": ((0.4, 2.0, 5.0, 1.0),)},
+        {"attention_factor": ((0.4, 2.0, 5.0, 1.0), (3.0, 0.2, 0.7, 1.5)), "qk_norm": True, "n_layers": 2},
     ],
-    ids=["depth-2", "tied-gated", "qk-norm-tied-depth-2", "frozen"],
+    ids=["depth-2", "tied-gated", "qk-norm-tied-depth-2", "frozen", "factors", "factors-qk-norm-depth-2"],
 )
 def test_options(placement, options):
     assert_exact(random_model(P, placement=placement, **options), FEW)

@@ -1,5 +1,7 @@
 """One transformer block whose q, k, v and MLP inputs each pass through a norm of their own."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,10 +17,19 @@ RESIDUAL_NORMS = ("norm_attn_out", "norm_resid_mid", "norm_mlp_out", "norm_resid
 
 
 class GrokAttention(Attention):
-    """TransformerLens' attention; its norms on queries and keys get the four hook points of every norm."""
+    """TransformerLens' attention; its norms on queries and keys get the four hook points of every norm.
 
-    def __init__(self, cfg: HookedTransformerConfig, layer: int):
+    Attributes:
+        score_factor: [head], what each head's scores are multiplied by before `hook_attn_scores`; not
+            trained. None where the model has no such factors.
+    """
+
+    score_factor: nn.Parameter | None
+
+    def __init__(self, cfg: HookedTransformerConfig, layer: int, factors: Sequence[float] | None = None):
         super().__init__(cfg, "global", layer)
+        given = None if factors is None else torch.tensor(factors, dtype=cfg.dtype)
+        self.score_factor = None if given is None else nn.Parameter(given, requires_grad=False)
         if cfg.use_qk_norm:
             self.q_norm = OwnNorm(qk_site("q_norm"), cfg.d_head, cfg.dtype)  # pyright: ignore[reportAttributeAccessIssue]
             self.k_norm = OwnNorm(qk_site("k_norm"), cfg.d_head, cfg.dtype)  # pyright: ignore[reportAttributeAccessIssue]
@@ -26,6 +37,13 @@ class GrokAttention(Attention):
     def _apply_qk_norm(self, x: Tensor, norm_module: nn.Module) -> Tensor:
         # The stock method flattens batch, position and head before the norm, and with them the hooks' shapes.
         return norm_module(x)
+
+    def calculate_attention_scores(
+        self, q: Float[Tensor, "batch query head d_head"], k: Float[Tensor, "batch key head d_head"]
+    ) -> Float[Tensor, "batch head query key"]:
+        """Query times key over the root of the head's width, times the head's factor."""
+        scores = super().calculate_attention_scores(q, k)
+        return scores if self.score_factor is None else scores * self.score_factor[:, None, None]
 
 
 class GrokBlock(TransformerBlock):

@@ -17,13 +17,16 @@ def initialise(model: nn.Module, config: ModelConfig, seed: int) -> None:
 
     W_E and W_U ~ N(0, 1/d_model); W_pos ~ N(0, 0.02^2); the rows of Q, K and V are one Xavier-uniform
     [3 d_model, d_model] matrix; W_O and the MLP as `config.init` says; biases 0, gains 1. Then everything
-    is multiplied by `config.init_scale`.
+    is multiplied by `config.init_scale`. Attention factors keep the values that they were built with.
 
     Drawn in float32 on the CPU, so that one seed means the same weights in any dtype on any device.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
-        drawn = _draw(name.rpartition(".")[2], parameter.shape, config, generator)
+        leaf = name.rpartition(".")[2]
+        if leaf == "score_factor":
+            continue
+        drawn = _draw(leaf, parameter.shape, config, generator)
         if drawn is not None:
             parameter.copy_(drawn)
         parameter.mul_(config.init_scale)

@@ -63,7 +63,8 @@ class GrokTransformer(HookedTransformer):
 
     def _block(self, layer: int) -> GrokBlock:
         block = GrokBlock(self.cfg, layer, block_sites(self.config))
-        block.attn = GrokAttention(self.cfg, layer)
+        factors = self.config.attention_factors
+        block.attn = GrokAttention(self.cfg, layer, factors[layer] if factors else None)
         if self.config.gated_mlp:
             block.mlp = GatedMLP(self.cfg)
         return block
@@ -85,7 +86,7 @@ class GrokTransformer(HookedTransformer):
         key_only = key_only_affine(self.config)
         for name, parameter in self.named_parameters():
             owner, _, leaf = name.rpartition(".")
-            frozen = leaf in _ZERO_BIASES or (
+            frozen = leaf in (*_ZERO_BIASES, "score_factor") or (
                 leaf in ("w", "b")
                 and (
                     self.config.freeze_norm_affine
@@ -100,7 +101,10 @@ class GrokTransformer(HookedTransformer):
         return {n: p for n, p in self.named_parameters() if p.requires_grad}
 
     def frozen_parameters(self) -> dict[str, Tensor]:
-        """Name -> parameter of the frozen norm affines; TransformerLens' zero biases are not listed."""
+        """Name -> parameter of frozen norm affines and attention factors.
+
+        TransformerLens' zero biases are not listed.
+        """
         return {
             n: p
             for n, p in self.named_parameters()

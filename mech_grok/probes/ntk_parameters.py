@@ -130,6 +130,8 @@ def _keys(model: HookedTransformer, attn: str, read: Tensor, seen: Seen) -> list
         return _linear(model, attn, "K", f"{attn}.hook_k", read, right=_HEADS_IN_WIDTH)
     if not is_trained(model, f"{attn}.W_K"):
         return []
+    if module.score_factor is not None:
+        query = query * module.score_factor[:, None]
     left = KeyInputs((read[:, :-1] - read[:, -1:])[:, :, None], query / module.attn_scale)
     return [Map(f"{attn}.hook_attn_scores", left, "c n head query key -> n key head (c query)")]
 

@@ -74,8 +74,11 @@ def latest_resumable_step(folder: Path) -> int | None:
 
 
 def drop_optimiser_states(folder: Path, newest: int, keep_every: int) -> None:
-    """Delete the optimiser states of steps before `newest` that are no multiple of `keep_every`."""
-    for step in saved_steps(folder):
+    """Delete the optimiser states of steps before `newest` that are no multiple of `keep_every`.
+
+    That of the first checkpoint stays: from there on everything can be had again.
+    """
+    for step in saved_steps(folder)[1:]:
         if step < newest and step % keep_every:
             optimiser_path(folder, step).unlink(missing_ok=True)
 

@@ -85,3 +85,17 @@ def normalise_queries_and_keys(
     root = q.shape[-1] ** 0.5
     q = apply_norm(q * root, qk_site("q_norm"), parameters, f"{prefix}attn.") / root
     return q, apply_norm(k, qk_site("k_norm"), parameters, f"{prefix}attn.")
+
+
+def score_factor(prefix: str) -> str:
+    """Name of a block's attention factors [seed, head], which the parameters of some models have."""
+    return f"{prefix}attn.score_factor"
+
+
+def multiply_scores(q: Tensor, parameters: Parameters, prefix: str) -> Tensor:
+    """Queries [seed, ..., head, d_head] times the factor of their scores; as they are if there is none."""
+    factor = parameters.get(score_factor(prefix))
+    if factor is None:
+        return q
+    seeds, heads = factor.shape
+    return q * factor.reshape(seeds, *[1] * (q.ndim - 3), heads, 1)

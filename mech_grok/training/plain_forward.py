@@ -9,7 +9,7 @@ from itertools import groupby
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from mech_grok.training.forward_parts import (
     Parameters,
     apply_norm,
     mlp,
+    multiply_scores,
     normalise_queries_and_keys,
     readout,
     scaled_attention_weights,
@@ -32,14 +33,15 @@ def plain_logits(
     parameters: Parameters, pairs: Int[Tensor, "seed n 2"], config: ModelConfig
 ) -> Float[Tensor, "seed n classes"]:
     """Logits at `=` of each seed's pairs (a, b), equal to those of the hooked model."""
-    resid = _embed(parameters, pairs)
+    resid = embed(parameters, pairs)
     for layer in range(config.n_layers):
         n_queries = 1 if layer == config.n_layers - 1 else 3
-        resid = _block(resid, parameters, config, f"blocks.{layer}.", n_queries)
+        resid = block(resid, parameters, config, f"blocks.{layer}.", n_queries)
     return readout(rearrange(resid, "s n 1 d -> s n d"), parameters, config)
 
 
-def _embed(parameters: Parameters, pairs_sn2: Tensor) -> Float[Tensor, "seed n 3 d"]:
+def embed(parameters: Parameters, pairs_sn2: Int[Tensor, "seed n 2"]) -> Float[Tensor, "seed n 3 d"]:
+    """The residual stream before the first block."""
     rows_srd = token_rows(parameters)
     s, r, _ = rows_srd.shape
     index_sn3 = F.pad(pairs_sn2, (0, 1), value=r - 1)
@@ -48,9 +50,14 @@ def _embed(parameters: Parameters, pairs_sn2: Tensor) -> Float[Tensor, "seed n 3
     return F.embedding(index_sn3, rows_srd.flatten(0, 1))
 
 
-def _block(
-    resid_pre: Tensor, parameters: Parameters, config: ModelConfig, prefix: str, n_queries: int
+def block(
+    resid_pre: Float[Tensor, "seed n 3 d"],
+    parameters: Parameters,
+    config: ModelConfig,
+    prefix: str,
+    n_queries: int = 3,
 ) -> Float[Tensor, "seed n queries d"]:
+    """The residual stream after a block, at the last `n_queries` positions."""
     sites, residual = pathway_sites(config), residual_sites(config)
     read = resid_pre[:, :, -n_queries:]
     attn_out = _attention(resid_pre, read, parameters, config, prefix)
@@ -65,14 +72,29 @@ def _block(
 def _attention(
     resid_sntd: Tensor, read_sntd: Tensor, parameters: Parameters, config: ModelConfig, prefix: str
 ) -> Tensor:
-    q, k, v = _project(resid_sntd, read_sntd, parameters, config, prefix)
-    if config.qk_norm:
-        q, k = normalise_queries_and_keys(q, k, parameters, prefix)
-    q, k, v = (x.transpose(2, 3) for x in (q, k, v))
+    q, k, v = (x.transpose(2, 3) for x in _heads(resid_sntd, read_sntd, parameters, config, prefix))
     z = F.scaled_dot_product_attention(q, k, v, scale=1.0)
     z = rearrange(z, "s n h t e -> s (n t) (h e)")
     w_o = parameters[f"{prefix}attn.W_O"].flatten(1, 2)
     return linear(z, w_o).view_as(read_sntd)
+
+
+def equals_scores(
+    resid_pre: Float[Tensor, "seed n 3 d"], parameters: Parameters, config: ModelConfig, prefix: str
+) -> Float[Tensor, "seed head n 3"]:
+    """A block's scores of the query at `=` for the keys a, b and `=`."""
+    q, k, _ = _heads(resid_pre, resid_pre[:, :, -1:], parameters, config, prefix)
+    return einsum(q, k, "s n query h e, s n key h e -> s h n key")
+
+
+def _heads(
+    resid_sntd: Tensor, read_sntd: Tensor, parameters: Parameters, config: ModelConfig, prefix: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [s, n, t, h, e]; the scores are the plain products of the first two."""
+    q, k, v = _project(resid_sntd, read_sntd, parameters, config, prefix)
+    if config.qk_norm:
+        q, k = normalise_queries_and_keys(q, k, parameters, prefix)
+    return multiply_scores(q, parameters, prefix), k, v
 
 
 def _project(

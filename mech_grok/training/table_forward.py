@@ -10,6 +10,8 @@ Shape suffixes: s seed, n pair, r table row, d d_model, h head, e d_head, c clas
 """
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -19,6 +21,7 @@ from mech_grok.training.forward_parts import (
     Parameters,
     apply_norm,
     mlp,
+    multiply_scores,
     normalise_queries_and_keys,
     readout,
     scaled_attention_weights,
@@ -52,6 +55,17 @@ def table_logits(
     return readout(resid_post, parameters, config)
 
 
+def table_scores(
+    parameters: Parameters, pairs: Int[Tensor, "seed n 2"], config: ModelConfig
+) -> Float[Tensor, "seed head n 3"]:
+    """Scores of the query at `=` for the keys a, b and `=` in the first block of a model of any depth."""
+    scores_srh, _ = _score_and_value_tables(parameters, token_rows(parameters), config)
+    flat = scores_srh.flatten(0, 1)
+    of_a, of_b = (F.embedding(rows, flat) for rows in _rows_of(pairs, scores_srh.shape[1]))
+    scores = torch.stack([of_a, of_b, scores_srh[:, -1:].expand_as(of_a)], dim=-1)
+    return rearrange(scores, "s n h key -> s h n key")
+
+
 def _score_and_value_tables(
     parameters: Parameters, rows_srd: Tensor, config: ModelConfig
 ) -> tuple[Tensor, Tensor]:
@@ -64,15 +78,21 @@ def _score_and_value_tables(
     q, k = (x.unflatten(-1, (config.n_heads, config.d_head)) for x in (q, k))
     if config.qk_norm:
         q, k = normalise_queries_and_keys(q, k, parameters, _BLOCK)
+    q = multiply_scores(q, parameters, _BLOCK)
     return (q * k).sum(-1), v.unflatten(-1, (config.n_heads, config.d_head))
 
 
 def _attend(scores_srh: Tensor, values_srhe: Tensor, pairs_sn2: Tensor) -> Tensor:
     """Attention's mix of the values of a, b and `=` for each pair: [s, n, h * e]."""
-    s, r, _ = scores_srh.shape
-    first_row = torch.arange(s, device=pairs_sn2.device)[:, None] * r
-    rows_a_sn, rows_b_sn = (pairs_sn2[..., i] + i * (r // 2) + first_row for i in (0, 1))
+    rows_a_sn, rows_b_sn = _rows_of(pairs_sn2, scores_srh.shape[1])
     return mix(scores_srh, values_srhe, rows_a_sn, rows_b_sn).flatten(-2)
+
+
+def _rows_of(pairs_sn2: Tensor, r: int) -> tuple[Tensor, Tensor]:
+    """The table row of each pair's a and of its b, counted through the rows of all seeds."""
+    first_row = torch.arange(len(pairs_sn2), device=pairs_sn2.device)[:, None] * r
+    rows_a_sn, rows_b_sn = (pairs_sn2[..., i] + i * (r // 2) + first_row for i in (0, 1))
+    return rows_a_sn, rows_b_sn
 
 
 def _add_attention(equals_sd: Tensor, z_sne: Tensor, norm: NormSite | None, parameters: Parameters) -> Tensor:

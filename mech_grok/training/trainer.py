@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mech_grok.config import CellConfig
 from mech_grok.training.data import Examples, examples
+from mech_grok.training.entropy_curve import EntropyCurve
+from mech_grok.training.follow_entropy import SolvedFactors, follow, solution_steps
 from mech_grok.training.forward import fast_logits
 from mech_grok.training.loss import Score, correct, cross_entropy, mean_score, outcome
 from mech_grok.training.parameters import ParameterStack
@@ -36,15 +38,28 @@ class Trainer:
         parameters: ParameterStack,
         step: int = 0,
         initial: ParameterStack | None = None,
+        curve: EntropyCurve | None = None,
+        solved: bool = False,
     ):
         """Continue at `step` from `parameters`; `initial` are those of step 0, by default the same ones.
 
-        The initial ones matter where `training.subtract_initial_prediction` is set.
+        The initial ones matter where `training.subtract_initial_prediction` is set; `curve` is what
+        `training.follow_entropy` follows, if it is set. Where the attention factors in `parameters` are
+        `solved` for this step already, as in a checkpoint, they are kept until they are next due.
+
+        Raises:
+            ValueError: there is a curve to follow and none was given, or the other way round.
         """
+        if (curve is None) != (config.training.follow_entropy is None):
+            raise ValueError("a curve goes with training.follow_entropy: give both or neither")
         self.config = config
         self.parameters = parameters
         self.step = step
         self._train, self._test = examples(config, "train"), examples(config, "test")
+        self._curve, self._solution_steps = curve, frozenset(solution_steps(config))
+        self._solved: list[SolvedFactors] = []
+        if not solved:
+            self._follow_entropy()
         self._offsets = (
             _predictions(config, initial or parameters, self._train, self._test)
             if config.training.subtract_initial_prediction
@@ -76,6 +91,7 @@ class Trainer:
         norms["weight"] = self.parameters.group_norms(before)
         self._adamw.step()
         self.step += 1
+        self._follow_entropy()
         norms["update"] = self.parameters.group_norms(before.sub_(self.parameters.flat))
         row = {"train_loss": trained.loss, "train_accuracy": trained.accuracy}
         row |= {f"{of}_norm": by_group.norm(dim=1) for of, by_group in norms.items()}
@@ -84,6 +100,18 @@ class Trainer:
         tested = self.evaluate(self._test, self._offsets[1]) if evaluated else _not_evaluated(trained)
         row |= {"test_loss": tested.loss, "test_accuracy": tested.accuracy}
         return {name: value.double().cpu().numpy() for name, value in row.items()}
+
+    def _follow_entropy(self) -> None:
+        """Solve the attention factors, if there is a curve to follow and it is time to."""
+        if self._curve is not None and self.step in self._solution_steps:
+            stack, groups = self.parameters, self._seed_groups()
+            solved = follow(self._curve, stack, groups, self._train.pairs, self.config, self.step)
+            self._solved.append(solved)
+
+    def take_solved(self) -> list[SolvedFactors]:
+        """The attention factors solved since the last call, for the record."""
+        solved, self._solved = self._solved, []
+        return solved
 
     def _gradients(self) -> Score:
         """Loss and accuracy on the train set; leaves the gradients in `parameters.grad`."""
