@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -123,12 +123,68 @@ def report(target: Where, *overrides: SameOverride, out: Out = Path("runs")) -> 
     print(f"report: {report_target(find_target(target, overrides, out))}")
 
 
+@app.command
+def surgery(
+    parent: Annotated[Path, Parameter(name="RUN", help="The run directory to begin from.")],
+    /,
+    *,
+    at: Annotated[int, Parameter(help="The checkpoint to begin from: its step.")],
+    to: Annotated[str, Parameter(help="The placement to go on with, such as mlp-pre or M.")],
+    optimiser: Annotated[
+        Literal["keep", "reset"], Parameter(help="Keep AdamW's state, or begin with an empty one.")
+    ] = "keep",
+    match_scale: Annotated[
+        bool,
+        Parameter(negative="", help="Give new norms the gain that keeps the mean length of what is read."),
+    ] = False,
+    steps: Annotated[
+        int | None, Parameter(help="The step to train to, counted from RUN's first. [default: RUN's last]")
+    ] = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train on from a checkpoint of a run under another placement, and report both futures."""
+    from mech_grok.fork_run import fork_target, report_fork
+    from mech_grok.study import train_target
+
+    settings = {"step": at, "optimiser": optimiser, "match_scale": match_scale}
+    target = fork_target(parent, to, settings, steps)
+    if _goes_on(target, print_config=False, dry_run=dry_run):
+        options = ["--at", str(at), "--to", to, "--optimiser", optimiser]
+        options += ["--match-scale"] if match_scale else []
+        options += [] if steps is None else ["--steps", str(steps)]
+        (run,) = train_target(target, resume, shlex.join(["mech-grok", "surgery", str(parent), *options]))
+        print(f"run: {run.path}")
+        print(f"report: {report_fork(target)}")
+
+
 @app.command(name="ls")
 def list_runs(folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs")) -> None:
     """Runs on disk: placement, seeds, steps done, generalisation step."""
     from mech_grok.listing import print_runs
 
     print_runs(folder)
+
+
+@app.command
+def patch(
+    clean: Annotated[Path, Parameter(help="The run directory that activations are taken from.")],
+    /,
+    *,
+    into: Annotated[Path, Parameter(help="The run directory whose models they are put into.")],
+    clean_step: Annotated[int | None, Parameter(help="The one checkpoint to take them from.")] = None,
+    step: Annotated[int | None, Parameter(help="The one checkpoint to put them into.")] = None,
+) -> None:
+    """Patch each component of one run's models into another's, or into other checkpoints of the same run.
+
+    Without --clean-step and --step at every checkpoint step that both have; what is there already is kept.
+    """
+    from mech_grok.run import Run
+
+    donor, receiver = Run(clean), Run(into)
+    from mech_grok.patch_stage import patch_run
+
+    print(f"patching: {patch_run(donor, receiver, clean_step, step)}")
 
 
 def _goes_on(target: "Target", print_config: bool, dry_run: bool) -> bool:

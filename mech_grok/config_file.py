@@ -18,6 +18,12 @@ from mech_grok.errors import UserError
 
 C = TypeVar("C", bound=CellConfig)
 
+_EITHER = {
+    "model.attention_factor": "allowed: one number above 0, or for each layer a list with one for each head, "
+    "such as [[1.0, 2.0, 1.0, 1.0]]",
+}
+"""Keys whose values may be of several kinds -> what is allowed."""
+
 
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """The study of a YAML file, with `key=value` overrides applied (`training.steps=500`, values in YAML).
@@ -41,7 +47,20 @@ def load_cell(path: str | Path) -> CellConfig:
     Raises:
         UserError: the file is missing, not YAML, or not a cell config.
     """
-    return _validate(CellConfig, _read_mapping(Path(path)), str(path))
+    return validate_cell(_read_mapping(Path(path)), str(path))
+
+
+def validate_cell(tree: dict[str, Any], where: str) -> CellConfig:
+    """The cell config of a mapping.
+
+    Args:
+        tree: its keys and values.
+        where: what an error's message begins with.
+
+    Raises:
+        UserError: it is not a cell config.
+    """
+    return _validate(CellConfig, tree, where)
 
 
 def to_yaml(config: CellConfig) -> str:
@@ -108,7 +127,14 @@ def _validate(kind: type[C], tree: dict[str, Any], where: str) -> C:
 def _lines(kind: type[pydantic.BaseModel], error: pydantic.ValidationError) -> list[str]:
     # A list whose items are wrong is also called too short, which says nothing more.
     errors = [e for e in error.errors() if e["type"] != "too_short" or len(error.errors()) == 1]
-    return [_line(kind, e["type"], e["loc"], e["msg"], e.get("input")) for e in errors]
+    lines: dict[str | int, str] = {}
+    for i, e in enumerate(errors):
+        value, key = e.get("input"), ".".join(map(str, e["loc"][:2]))
+        if key in _EITHER:  # an error for each kind that the value may be of; the first has all of the value
+            lines.setdefault(key, f"{key}: {_EITHER[key]} (got {value!r})")
+        else:
+            lines[i] = _line(kind, e["type"], e["loc"], e["msg"], value)
+    return list(lines.values())
 
 
 def _line(

@@ -26,14 +26,20 @@ def print_runs(folder: Path) -> None:
 
 def _row(run: Run) -> tuple[str, ...]:
     done, total = max(run.steps_done, 0), run.config.training.steps
-    generalised = _generalised(generalisation_steps(run.metrics), run.diverged) if done else "-"
+    generalised = _generalised(generalisation_steps(run.metrics), run.diverged) if run.rows_done else "-"
     return (
         str(run.path),
-        run.config.model.placement.label,
+        _placement(run),
         " ".join(map(str, run.seeds)),
         f"{done:,}/{total:,}",
         generalised,
     )
+
+
+def _placement(run: Run) -> str:
+    """The placement, of a run that began from another one `No LN -> M at 500`."""
+    label, parent = run.config.model.placement.label, run.parent_config
+    return f"{parent.model.placement.label} -> {label} at {run.config.first_step:,}" if parent else label
 
 
 def _generalised(steps: GeneralisationSteps, diverged: Mapping[int, int]) -> str:

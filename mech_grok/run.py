@@ -7,10 +7,14 @@ norms.zarr                           norms of gradient, weights and update by pa
 checkpoints/step_000100.safetensors  weights of all seeds; optimiser_*.safetensors beside some
 probes/<name>.zarr                   what the probes saw at every checkpoint
 ablations.zarr                       the ablation grid at every checkpoint
+attention_factor.zarr                of a run that followed entropies: the factors solved for
+patching/<name>.zarr                 activations of another run or checkpoint, patched into this run's models
+parent.yaml, surgery.json            of a run that began from another one: that one's config, what was done
 """
 
 import difflib
 import json
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +27,7 @@ from torch import Tensor
 
 from mech_grok.array_store import load_store, read_steps
 from mech_grok.config import CellConfig
+from mech_grok.config_difference import first_difference
 from mech_grok.config_file import load_cell
 from mech_grok.errors import UserError
 from mech_grok.task import Split
@@ -60,8 +65,18 @@ class Run:
 
     @property
     def steps_done(self) -> int:
-        """Updates done up to the last checkpoint; -1 before the first."""
+        """Updates done up to the last checkpoint, those of a parent included; -1 before the first."""
         return self.steps[-1] if self.steps else -1
+
+    @property
+    def rows_done(self) -> int:
+        """Updates that are this run's own: the rows of its metrics."""
+        return max(self.steps_done - self.config.first_step, 0)
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether test loss and accuracy have been measured at any step yet."""
+        return bool(self.metrics["evaluated"].any())
 
     @property
     def is_trained(self) -> bool:
@@ -76,22 +91,41 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, hardware, threads, wall time and command of the training."""
-        path = self.path / "environment.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except ValueError as error:
-            raise UserError(f"{path}: not JSON ({error}); delete it to go on without it") from None
+        return self._json("environment.json")
+
+    @property
+    def parent(self) -> "Run | None":
+        """The run that this one began from; None if it began from fresh weights, or the parent is gone."""
+        if self.config.surgery is None:
+            return None
+        path = beside(self.path, self.config.surgery.parent)
+        return Run(path) if (path / "config.yaml").is_file() else None
+
+    @property
+    def parent_config(self) -> CellConfig | None:
+        """The config of the run that this one began from, kept here; None if it began from fresh weights."""
+        path = self.path / "parent.yaml"
+        return load_cell(path) if path.is_file() else None
+
+    @property
+    def surgery(self) -> dict[str, Any]:
+        """What was done to the parent's checkpoint; empty if the run began from fresh weights.
+
+        `parent` (its directory) and `step`; `kept`, `new`, `dropped`: names of parameters; `gains`: seed, as
+        text -> name -> what `match_scale` chose; `optimiser`: where AdamW's state is from.
+        """
+        return self._json("surgery.json")
 
     @property
     def metrics(self) -> xr.Dataset:
         """One row per step done, dimensions (seed, step); `.to_dataframe()` for pandas.
 
+        A run that began from another one's checkpoint has the rows after that.
         At step t: `train_loss`, `train_accuracy`, `grad_norm`, `weight_norm` before update t, `update_norm`
         of it, `test_loss`, `test_accuracy` after it (NaN unless the coordinate `evaluated` is true).
         Losses in nats over all p + 1 classes.
         """
-        data = load_store(self.path / "metrics.zarr")
-        return data.isel(step=slice(0, max(self.steps_done, 0)))
+        return load_store(self.path / "metrics.zarr").isel(step=slice(0, self.rows_done))
 
     @property
     def norms(self) -> xr.Dataset:
@@ -99,8 +133,7 @@ class Run:
 
         Rows and meaning are those of `metrics`; parts are those of `parameter_group`.
         """
-        data = load_store(self.path / "norms.zarr")
-        return data.isel(step=slice(0, max(self.steps_done, 0)))
+        return load_store(self.path / "norms.zarr").isel(step=slice(0, self.rows_done))
 
     @property
     def diverged(self) -> dict[int, int]:
@@ -118,13 +151,27 @@ class Run:
 
         seed = self.seeds[0] if seed is None else seed
         step = self.steps_done if step is None else step
-        row, weights = self._seed_row(seed), self._weights(step)
+        row, weights = self._seed_row(seed), self.weights(step)
         model = GrokTransformer(self.config.model, self.config.task.p, dtype=self._dtype)
         own = dict(model.named_parameters())
         with torch.no_grad():
             for name, stacked in weights.items():
                 own[name].copy_(stacked[row])
         return model
+
+    def weights(self, step: int) -> dict[str, Tensor]:
+        """Every parameter at one checkpoint, under TransformerLens' names, each [seed, ...]; on the CPU.
+
+        Raises:
+            UserError: there is no such checkpoint, or it is damaged.
+        """
+        if step not in self.steps:
+            near = min(self.steps, key=lambda s: abs(s - step), default=None)
+            raise UserError(f"{self.path}: no checkpoint at step {step}; the nearest is {near}")
+        path = weights_path(self.checkpoint_folder, step)
+        weights = load_tensors(path)
+        check_shapes(path, weights, self._expected_shapes)
+        return weights
 
     def tokens(self, split: Split | None = None, seed: int | None = None) -> Int[Tensor, "n 3"]:
         """The input tokens of one seed's train or test set, or of all p^2 pairs in lexicographic order."""
@@ -160,9 +207,52 @@ class Run:
 
     @property
     def ablations(self) -> xr.Dataset | None:
-        """The ablation grid, dimensions (seed, step, intervention, pathways, split); None if not recorded."""
+        """The ablation grid, dimensions (seed, step, ...); None if not recorded.
+
+        For each measure x (`loss`, `accuracy`, `attention_entropy`, `restricted_loss`, `excluded_loss`,
+        `effective_rank`): `x` (split) of the untouched model, `x_change` and `x_interaction` (intervention,
+        pathways, split). `scale_*_change` (pathways, factor, split) under longer inputs and
+        `temperature_*_change` (factor, split) under sharper attention. `attrs["definition"]` of each says
+        what it is; `final_step` is the checkpoint whose key frequencies were used.
+        """
         path = self.path / "ablations.zarr"
         return read_steps(path) if path.exists() else None
+
+    @property
+    def patching_names(self) -> tuple[str, ...]:
+        """What has been patched into this run: `<clean run>[_clean-step=N][_step=N]`."""
+        return tuple(sorted(p.stem for p in (self.path / "patching").glob("[!.]*.zarr")))
+
+    def patching(self, name: str) -> xr.Dataset:
+        """What patching gave, dimensions (seed, step, component, split).
+
+        Raises:
+            UserError: nothing of that name has been patched into this run.
+        """
+        if name not in self.patching_names:
+            recorded = ", ".join(self.patching_names) or "none"
+            raise UserError(
+                f"{self.path}: no patching '{name}' here; recorded: {recorded}. "
+                f"mech-grok patch CLEAN --into {self.path} records one"
+            )
+        return read_steps(self.path / "patching" / f"{name}.zarr")
+
+    @property
+    def attention_factors(self) -> xr.Dataset | None:
+        """What a run that followed entropies solved for, dimensions (seed, step, layer, head); else None.
+
+        `factor` multiplies a head's scores from this step to the next one here; `target` is the entropy that
+        was to be followed, `entropy` the one that the factor gives (nats).
+        """
+        path = self.path / "attention_factor.zarr"
+        return read_steps(path).sel(step=slice(None, self.steps_done)) if path.exists() else None
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            raise UserError(f"{path}: not JSON ({error}); delete it to go on without it") from None
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -175,15 +265,6 @@ class Run:
         model = GrokTransformer(self.config.model, self.config.task.p)
         named = {**model.trained_parameters(), **model.frozen_parameters()}
         return {n: torch.Size([len(self.seeds), *p.shape]) for n, p in named.items()}
-
-    def _weights(self, step: int) -> dict[str, Tensor]:
-        if step not in self.steps:
-            near = min(self.steps, key=lambda s: abs(s - step), default=None)
-            raise UserError(f"{self.path}: no checkpoint at step {step}; the nearest is {near}")
-        path = weights_path(self.checkpoint_folder, step)
-        weights = load_tensors(path)
-        check_shapes(path, weights, self._expected_shapes)
-        return weights
 
     def _seed_row(self, seed: int) -> int:
         if seed not in self.seeds:
@@ -203,6 +284,12 @@ def load_run(path: str | Path) -> Run:
     return Run(path)
 
 
+def beside(run: Path, other: str) -> Path:
+    """Where a run's config says another run or file is: relative to the folder that holds the run."""
+    folder = run.parent if run.name not in ("", "..") else run.resolve().parent
+    return Path(os.path.normpath(folder / other))
+
+
 def check_same_config(path: Path, config: CellConfig) -> None:
     """Refuse to write into the run of another config.
 
@@ -214,19 +301,3 @@ def check_same_config(path: Path, config: CellConfig) -> None:
         raise UserError(
             f"{path} holds a run of another config ({difference}); choose another study=NAME or --out"
         )
-
-
-def first_difference(old: CellConfig, new: CellConfig) -> str | None:
-    """The first key whose values differ, as `model.placement: mlp-pre here, off asked for`; None if equal."""
-    there, asked = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
-    for key, value in there.items():
-        if asked[key] != value:
-            return f"{key}: {value} there, {asked[key]} asked for"
-    return None
-
-
-def _flatten(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

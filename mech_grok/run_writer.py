@@ -18,6 +18,8 @@ from mech_grok.config import CellConfig
 from mech_grok.config_file import to_yaml
 from mech_grok.environment import describe_environment, differences
 from mech_grok.errors import UserError
+from mech_grok.factor_record import write_factors
+from mech_grok.followed_curve import curve_to_follow
 from mech_grok.model import GrokTransformer
 from mech_grok.model.parameter_groups import parameter_groups
 from mech_grok.run import Run, check_same_config
@@ -84,12 +86,12 @@ def _groups(config: CellConfig) -> list[str]:
 
 
 def _lay_out_rows(path: Path, config: CellConfig, columns: Sequence[str], **labels: list[str]) -> None:
-    """Create all rows, empty; a chunk holds one checkpoint interval."""
+    """Create all rows, empty: one for each step that this run does; a chunk holds one checkpoint interval."""
     training = config.training
-    steps = np.arange(1, training.steps + 1)
+    steps = np.arange(config.first_step + 1, training.steps + 1)
     dims = ("seed", "step", *labels)
     sizes = [len(of_dim) for of_dim in labels.values()]
-    nothing = np.full((len(training.seeds), training.steps, *sizes), np.nan)
+    nothing = np.full((len(training.seeds), len(steps), *sizes), np.nan)
     empty = xr.Dataset(
         {
             name: (dims, nothing, dict(zip(("long_name", "units"), _LONG_NAMES[name], strict=True)))
@@ -102,7 +104,7 @@ def _lay_out_rows(path: Path, config: CellConfig, columns: Sequence[str], **labe
             **{dim: np.array(of_dim, dtype=object) for dim, of_dim in labels.items()},
         },
     )
-    chunk = {"chunks": (len(training.seeds), min(training.checkpoint_every, training.steps), *sizes)}
+    chunk = {"chunks": (len(training.seeds), min(training.checkpoint_every, len(steps)), *sizes)}
     with held():
         empty.to_zarr(
             path, mode="w", encoding=dict.fromkeys(columns, chunk), consolidated=False, zarr_format=3
@@ -110,19 +112,25 @@ def _lay_out_rows(path: Path, config: CellConfig, columns: Sequence[str], **labe
 
 
 def write_rows(path: Path, first_step: int, rows: Rows) -> None:
-    """Write consecutive rows of metrics and norms; the first is that of `first_step` (1-based)."""
+    """Write consecutive rows of metrics and norms; the first is that of step `first_step`."""
     for store, columns in (("metrics", COLUMNS), ("norms", GROUP_COLUMNS)):
         with undamaged(path / f"{store}.zarr"):
             group = zarr.open_group(path / f"{store}.zarr", mode="r+")
+            start = first_step - int(np.asarray(_array(group, "step")[0]))
             for name in columns:
-                array = group[name]
-                assert isinstance(array, zarr.Array)
-                array[:, first_step - 1 : first_step - 1 + rows[name].shape[1]] = rows[name]
+                _array(group, name)[:, start : start + rows[name].shape[1]] = rows[name]
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array
 
 
 def save_checkpoint(path: Path, trainer: Trainer) -> None:
-    """Write optimiser state, then weights; older optimiser states are thinned after that."""
+    """Write solved factors, optimiser state, then weights; older optimiser states are thinned after that."""
     folder, step = path / "checkpoints", trainer.step
+    write_factors(path, trainer.config, trainer.take_solved())
     state = trainer.optimiser_state()
     if state:
         save_tensors(optimiser_path(folder, step), state)
@@ -135,12 +143,13 @@ def load_trainer(path: Path, config: CellConfig, step: int) -> Trainer:
     """The trainer as it was after `step` updates.
 
     Raises:
-        UserError: weights or optimiser state are damaged, or not of this config.
+        UserError: weights or optimiser state are damaged, or not of this config; or the entropies that the
+            run follows are gone.
     """
     folder = path / "checkpoints"
     initial = _load_parameters(folder, config, 0) if config.training.subtract_initial_prediction else None
     parameters = _load_parameters(folder, config, step)
-    trainer = Trainer(config, parameters, step, initial)
+    trainer = Trainer(config, parameters, step, initial, curve_to_follow(path, config), solved=True)
     if step:
         moment = parameters.flat
         like = {"exp_avg": moment, "exp_avg_sq": moment, "step": torch.tensor(0.0)}
@@ -173,7 +182,7 @@ def begin_session(path: Path, config: CellConfig, step: int, command: str) -> di
         What differs from the first session (name -> value now), so that bits may differ from here on.
     """
     now = {**describe_environment(config.training.device), "stack_size": len(config.training.seeds)}
-    first = Run(path).environment if step else {}
+    first = Run(path).environment if step > config.first_step else {}
     content = {**now, "command": command, "wall_seconds": 0.0, **first}
     changed = differences(first, now)
     if changed:

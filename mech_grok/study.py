@@ -19,7 +19,7 @@ class Target:
 
     Attributes:
         folder: the study's directory, or the directory that the user named; the report goes here.
-        cells: run directory -> config, in the order of the study.
+        cells: run directory -> config, in the order of the study; each after those that it builds on.
         study: the config that the cells come from; None if they were found on disk.
     """
 
@@ -45,7 +45,9 @@ def find_target(path: Path, overrides: Sequence[str], root: Path) -> Target:
     runs = find_runs(path)
     if overrides:
         raise UserError(f"{overrides[0]}: overrides go with a config file, not with runs")
-    return Target(path, {run: load_cell(run / "config.yaml") for run in runs})
+    from mech_grok.origins import parents_first
+
+    return Target(path, parents_first({run: load_cell(run / "config.yaml") for run in runs}))
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -73,11 +75,12 @@ def plan(target: Target) -> list[str]:
 
 
 def _plan_line(path: Path, cell: CellConfig) -> str:
-    training = cell.training
-    seeds, pairs, checkpoints = len(training.seeds), cell.task.task.n_train, len(cell.checkpoint_steps)
+    seeds, pairs, checkpoints = len(cell.training.seeds), cell.task.task.n_train, len(cell.checkpoint_steps)
+    steps = cell.training.steps - cell.first_step
+    origin = f" from {cell.surgery.parent} at {cell.surgery.step:,}" if cell.surgery else ""
     return (
-        f"{path}: {cell.model.placement.label}, p = {cell.task.p}, {_count(pairs, 'training pair')}, "
-        f"{_count(seeds, 'seed')} x {_count(training.steps, 'step')}, "
+        f"{path}: {cell.model.placement.label}{origin}, p = {cell.task.p}, {_count(pairs, 'training pair')}, "
+        f"{_count(seeds, 'seed')} x {_count(steps, 'step')}, "
         f"{_count(checkpoints, 'checkpoint')} [{_state(path, cell)}]"
     )
 
@@ -101,12 +104,15 @@ def check_startable(target: Target, resume: bool) -> None:
     """Refuse, before anything is written, what one of the cells would refuse later.
 
     Raises:
-        UserError: a directory holds another config, or an unfinished run and `resume` is false.
+        UserError: a directory holds another config, or an unfinished run and `resume` is false; or a run
+            that a cell begins from or follows is not there.
     """
+    from mech_grok.origins import check_origins
     from mech_grok.train_stage import check_cell
 
     for path, cell in target.cells.items():
         check_cell(path, cell, resume)
+    check_origins(target.cells)
 
 
 def run_target(target: Target, resume: bool, command: str) -> Path:
@@ -121,13 +127,18 @@ def run_target(target: Target, resume: bool, command: str) -> Path:
 
 def train_target(target: Target, resume: bool, command: str) -> "list[mech_grok.run.Run]":
     """Train every cell, in order; returns the runs."""
+    from mech_grok.origins import record_followed
     from mech_grok.train_stage import train_cell
     from mech_grok.training.checkpoints import write_whole
 
     check_startable(target, resume)
     if target.study:
         write_whole(target.folder / "study.yaml", to_yaml(target.study).encode())
-    return [train_cell(path, cell, resume, command) for path, cell in target.cells.items()]
+    runs = []
+    for path, cell in target.cells.items():
+        record_followed(path, cell)
+        runs.append(train_cell(path, cell, resume, command))
+    return runs
 
 
 def recorded_runs(target: Target) -> "list[mech_grok.run.Run]":
@@ -155,8 +166,8 @@ def report_target(target: Target) -> Path:
 
     runs = recorded_runs(target)
     for run in runs:
-        if run.steps_done < 1:
-            raise UserError(f"{run.path}: no training step recorded yet; train it first")
+        if not run.is_evaluated:
+            raise UserError(f"{run.path}: no evaluated training step recorded yet; train it first")
     study = target.study or _study_in(target.folder)
     return study_report(
         runs,

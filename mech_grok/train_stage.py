@@ -10,6 +10,7 @@ import torch
 
 from mech_grok.config import CellConfig
 from mech_grok.errors import UserError
+from mech_grok.followed_curve import curve_to_follow
 from mech_grok.progress import Progress, say
 from mech_grok.run import Run, check_same_config
 from mech_grok.run_writer import (
@@ -22,7 +23,9 @@ from mech_grok.run_writer import (
     write_rows,
 )
 from mech_grok.signals import Interrupted, Requests, listening
+from mech_grok.surgery import fork
 from mech_grok.training.checkpoints import latest_resumable_step, saved_steps
+from mech_grok.training.entropy_curve import EntropyCurve
 from mech_grok.training.parameters import ParameterStack
 from mech_grok.training.trainer import Rows, Trainer
 
@@ -68,7 +71,7 @@ def check_cell(path: Path, config: CellConfig, resume: bool) -> None:
     if (path / "config.yaml").exists():
         check_same_config(path, config)
         run = Run(path)
-        if run.steps_done > 0 and not run.is_trained and not resume:
+        if run.rows_done and not run.is_trained and not resume:
             raise UserError(f"{path}: unfinished at step {run.steps_done:,}; continue with --resume")
     elif saved_steps(path / "checkpoints"):
         raise UserError(
@@ -77,8 +80,12 @@ def check_cell(path: Path, config: CellConfig, resume: bool) -> None:
 
 
 def _make_repeatable(config: CellConfig, run: Run) -> None:
-    """The configured thread count, else that of the run's first session: results depend on it bit for bit."""
-    threads = config.training.threads or run.environment.get("threads")
+    """The configured thread count, else that of the run's first session: results depend on it bit for bit.
+
+    A run that begins from another one takes that one's.
+    """
+    recorded = run.environment or (run.parent.environment if run.parent else {})
+    threads = config.training.threads or recorded.get("threads")
     if threads:
         torch.set_num_threads(int(threads))
     if config.training.device == "cuda":
@@ -87,17 +94,31 @@ def _make_repeatable(config: CellConfig, run: Run) -> None:
 
 
 def _trainer(run: Run) -> Trainer:
-    """The trainer at the last step from which training can continue, else at step 0."""
+    """The trainer at the last step from which training can continue, else at the run's first."""
     start = latest_resumable_step(run.checkpoint_folder)
     if start is not None:
         return load_trainer(run.path, run.config, start)
-    trainer = Trainer(run.config, ParameterStack.initial(run.config))
+    curve = curve_to_follow(run.path, run.config)
+    trainer = _forked(run, curve) if run.config.surgery else _begun(run.config, curve)
     save_checkpoint(run.path, trainer)
     return trainer
 
 
+def _begun(config: CellConfig, curve: EntropyCurve | None) -> Trainer:
+    return Trainer(config, ParameterStack.initial(config), curve=curve)
+
+
+def _forked(run: Run, curve: EntropyCurve | None) -> Trainer:
+    begun = fork(run)
+    assert run.parent_config is not None
+    solved = run.parent_config.training.follow_entropy is not None
+    trainer = Trainer(run.config, begun.parameters, run.config.first_step, curve=curve, solved=solved)
+    trainer.load_optimiser_state(begun.optimiser_state)
+    return trainer
+
+
 def _say_how_it_goes_on(run: Run, step: int, changed: dict[str, Any]) -> None:
-    if run.steps_done > 0:
+    if run.rows_done:
         lost = "" if step == run.steps_done else f" (no optimiser state at step {run.steps_done:,})"
         say(f"{run.name}: continues from step {step:,}{lost}")
     if changed:

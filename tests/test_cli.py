@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ training: {steps: 12, seeds: [3, 1], checkpoint_every: 6, evaluate_every: 5, thr
 grid:
   model.placement: [mlp-pre, off]
 """
-COMMANDS = ("run", "train", "probe", "ablate", "report", "ls")
+COMMANDS = ("run", "train", "probe", "ablate", "report", "surgery", "ls")
 
 
 @pytest.fixture
@@ -211,6 +212,101 @@ def test_mistakes_about_runs_that_are_there(
     before = files(finished)
     assert message in mistake(capsys, *(a.format(**places) for a in arguments), *where)
     assert before == files(finished)
+
+
+@pytest.fixture
+def copied(finished: Path, here: Path) -> Path:
+    """The finished study in the current directory, without what was probed."""
+    ignored = shutil.ignore_patterns("probes", "ablations.zarr", "report")
+    return shutil.copytree(finished / "runs", here / "runs", ignore=ignored) / "tiny" / "off"
+
+
+def test_surgery_trains_on_and_reports_both_futures(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["surgery", "runs/tiny/off", "--at", "6", "--to", "M+A*", "--match-scale"]
+    path = Path("runs/tiny/pre_from=off_at=6_match_scale=True")
+    main([*arguments, "--dry-run"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{path}: M+A* from off at 6, p = 11")
+    assert "2 seeds x 6 steps, 2 checkpoints [new]" in line
+    assert not path.exists()
+    main(arguments)
+    assert capsys.readouterr().out.splitlines()[-2:] == [f"run: {path}", f"report: {path}/report/index.html"]
+    child = load_run(path)
+    assert child.steps == (6, 12)
+    assert child.surgery["gains"].keys() == {"3", "1"}
+    assert child.environment["command"] == (
+        "mech-grok surgery runs/tiny/off --at 6 --to 'M+A*' --optimiser keep --match-scale"
+    )
+    page = (path / "report" / "index.html").read_text()
+    assert all(f'{{"name":"{name}","specifier"' in page for name in ("off", path.name))
+    before = [files(path / folder) for folder in ("checkpoints", "metrics.zarr")]
+    main(arguments)
+    assert "trained already (12 steps)" in capsys.readouterr().out
+    assert before == [files(path / folder) for folder in ("checkpoints", "metrics.zarr")]
+    main(["ls", "runs"])
+    assert "No LN -> M+A* at 6" in capsys.readouterr().out
+
+
+def test_surgery_from_inside_the_run_for_more_steps(
+    copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied)
+    arguments = ["surgery", ".", "--at", "12", "--to", "mlp-pre", "--optimiser", "reset"]
+    assert "leaves nothing to train: training.steps is 12" in mistake(capsys, *arguments)
+    main([*arguments, "--steps", "15"])
+    capsys.readouterr()
+    child = load_run(copied.parent / "mlp-pre_from=off_at=12_optimiser=reset")
+    assert child.steps == (12, 15)
+    assert child.parent is not None
+    message = mistake(capsys, *arguments, "--steps", "20")
+    assert "done with other settings (training.steps: 15 there, 20 asked for)" in message
+    main(["probe", str(child.path), "--probes", "attention"])
+    main(["ablate", str(child.path)])
+    main(["report", str(child.path)])
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {child.path}/report/index.html"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("runs/tiny/of --at 6 --to M", "runs/tiny/of: not a run directory"),
+        ("runs/tiny --at 6 --to M", "runs/tiny: not a run directory"),
+        ("runs/tiny/off --at 7 --to M", "runs/tiny/off: no checkpoint at step 7; nearest: 6 and 12"),
+        ("runs/tiny/off --at -6 --to M", "surgery.step: input should be greater than or equal to 0"),
+        ("runs/tiny/off --at six --to M", 'unable to convert "six" into int'),
+        ("runs/tiny/off --at 6 --to mpl", "--to: unknown placement 'mpl'; did you mean 'mlp'?"),
+        ("runs/tiny/off --at 6", "--to requires an argument"),
+        ("--at 6 --to M", "RUN requires an argument"),
+        ("runs/tiny/off --at 6 --to off --match-scale", "off -> off adds none that has a gain of its own"),
+        ("runs/tiny/off --at 6 --to M --optimiser rest", 'Did you mean "reset"?'),
+        ("runs/tiny/off --at 6 --to M --steps 6", "leaves nothing to train"),
+        ("runs/tiny/off --at 6 --to M --matchscale", "Unknown option"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_mistakes_in_surgery(
+    copied: Path, capsys: pytest.CaptureFixture[str], arguments: str, message: str, dry: list[str]
+) -> None:
+    before = {*Path().rglob("*")}
+    assert message in mistake(capsys, "surgery", *arguments.split(), *dry)
+    assert before == {*Path().rglob("*")}
+
+
+def test_surgery_interrupted_then_resumed(
+    copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["surgery", "runs/tiny/off", "--at", "6", "--to", "off"]
+    with monkeypatch.context() as patched:
+        stop_at(patched, 8, signal.SIGINT)
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+    assert stopped.value.code == 130
+    assert "continue with --resume: runs/tiny/off_from=off_at=6" in capsys.readouterr().err
+    assert "unfinished at step 8; continue with --resume" in mistake(capsys, *arguments)
+    main([*arguments, "--resume"])
+    assert "off_from=off_at=6: continues from step 8" in capsys.readouterr().out
+    parent, child = load_run(copied), load_run("runs/tiny/off_from=off_at=6")
+    assert child.metrics.identical(parent.metrics.sel(step=slice(7, None)))
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:

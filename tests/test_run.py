@@ -13,8 +13,9 @@ import torch
 
 from mech_grok import load_run
 from mech_grok.config import CellConfig
+from mech_grok.config_difference import first_difference
 from mech_grok.errors import UserError
-from mech_grok.run import Run, first_difference
+from mech_grok.run import Run
 from mech_grok.run_writer import locked, prepare
 from mech_grok.signals import Interrupted
 from mech_grok.train_stage import train_cell

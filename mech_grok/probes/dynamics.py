@@ -89,9 +89,10 @@ _OF = {
         "there is no training pair",
     ),
     "moved": (
-        "distance from initialisation",
-        "L2 norm of weights less initial weights",
-        "no initial model is known",
+        "distance from the start",
+        "L2 norm of weights less those of the first checkpoint: the initial ones, or, of a run that began "
+        "from a checkpoint of another one, what it began with",
+        "no first checkpoint is known",
     ),
 }
 

@@ -126,7 +126,11 @@ _KERNELS = (
 _NO_KERNEL = (
     "there are no training pairs, or parameters of an adopted model of a kind not known to the kernel"
 )
-_NO_INITIAL = f"the untrained model is not known, or its kernel is zero; {_NO_KERNEL}"
+_NO_INITIAL = f"the first checkpoint is not known, or its kernel is zero; {_NO_KERNEL}"
+_K_0 = (
+    "K_0 that of the first checkpoint (the untrained model's, or, of a run that began from a checkpoint of "
+    "another one, that of what it began with)"
+)
 _KUMAR = "arXiv 2310.06110"
 _LABELS = (
     "for the trace kernel; T_ij is 1 where two pairs have one answer, else 0. On training pairs: a second "
@@ -150,15 +154,14 @@ PROBE = Probe(
             ("ntk_output",),
             "drift of the tangent kernel",
             "1",
-            f"||K - K_0||_F / ||K_0||_F, with K_0 the untrained model's; grows with the weights. {_KERNELS}",
+            f"||K - K_0||_F / ||K_0||_F, with {_K_0}; grows with the weights. {_KERNELS}",
             nan=_NO_INITIAL,
         ),
         "ntk_alignment_drift": Quantity(
             ("ntk_output",),
             "drift of the tangent kernel's direction",
             "1",
-            "1 - <K, K_0> / (||K||_F ||K_0||_F), with K_0 the untrained model's; blind to the kernel's "
-            f"scale. {_KERNELS}",
+            f"1 - <K, K_0> / (||K||_F ||K_0||_F), with {_K_0}; blind to the kernel's scale. {_KERNELS}",
             nan=_NO_INITIAL,
         ),
         "ntk_label_alignment": Quantity(

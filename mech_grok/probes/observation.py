@@ -110,7 +110,7 @@ class Observation:
         return quantity(self) if self.anchors.final is None else self.anchors.final.get(quantity)
 
     def at_initial(self, quantity: "Callable[[Observation], T]") -> T | None:
-        """A quantity of the untrained model, measured once; None where no untrained one was given."""
+        """A quantity of the first checkpoint, measured once; None where none was given."""
         return None if self.anchors.initial is None else self.anchors.initial.get(quantity)
 
 
@@ -135,7 +135,8 @@ class Anchors:
     """The rest of a training, as far as it is known.
 
     Attributes:
-        initial: the untrained model; None if unknown.
+        initial: the first checkpoint: the untrained model, or what a run began with that began from a
+            checkpoint of another one; None if unknown.
         final: the last checkpoint; None if the observed model is the last one.
         key_frequencies: the key frequencies, if the caller has set them.
     """

@@ -1,0 +1,29 @@
+"""In what two configs differ."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mech_grok.config import CellConfig
+
+
+def first_difference(old: CellConfig, new: CellConfig) -> str | None:
+    """The first key whose values differ, as `model.placement: mlp-pre there, off asked for`; None if equal."""
+    return next(
+        (f"{key}: {there} there, {asked} asked for" for key, there, asked in differing(old, new)), None
+    )
+
+
+def differing(old: CellConfig, new: CellConfig) -> Iterator[tuple[str, object, object]]:
+    """Dotted key, old and new value of everything in which two configs differ.
+
+    A section that only one of them has is one key, and None in the other.
+    """
+    yield from _differing(old.model_dump(mode="json"), new.model_dump(mode="json"), "")
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str) -> Iterator[tuple[str, object, object]]:
+    for key, value in old.items():
+        if isinstance(value, dict) and isinstance(new[key], dict):
+            yield from _differing(value, new[key], f"{prefix}{key}.")
+        elif value != new[key]:
+            yield f"{prefix}{key}", value, new[key]

@@ -1,0 +1,6 @@
+"""Beginning a run from a checkpoint of another one, under another placement."""
+
+from mech_grok.surgery.fork import Fork, fork
+from mech_grok.surgery.parent import check_step, check_surgery
+
+__all__ = ["Fork", "check_step", "check_surgery", "fork"]
