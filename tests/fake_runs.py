@@ -14,6 +14,17 @@ SPLITS = ("all", "train", "test")
 TOKENS = ["a", "b", "="]
 COMPONENTS = ["L0H0", "L0H1", "L0H2", "L0H3", "0_mlp_out", "embed", "pos_embed"]
 SETS = ["q", "k", "v", "mlp", "q+k", "q+k+v", "q+k+v+mlp"]
+INTERVENTIONS = ["bypass", "insert", "unit", "freeze_scale", "affine_only", "zero", "mean", "resample"]
+NEEDS_A_NORM = {"bypass", "freeze_scale", "affine_only"}
+FACTORS = [0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0]
+SCORED = {  # quantity of the ablation grid -> how large its changes are, in the units of its attributes
+    "loss": (2.0, "nats"),
+    "accuracy": (-0.2, "1"),
+    "attention_entropy": (0.05, "nats"),
+    "restricted_loss": (1.0, "nats"),
+    "excluded_loss": (0.7, "nats"),
+    "effective_rank": (3.0, "1"),
+}
 
 
 @dataclass
@@ -25,6 +36,8 @@ class FakeRun:
     metrics: xr.Dataset
     probes: Mapping[str, xr.Dataset] = field(default_factory=dict)
     ablations: xr.Dataset | None = None
+    attention_factors: xr.Dataset | None = None
+    parent: "FakeRun | None" = None
     diverged: Mapping[int, int] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     path: Path = Path("runs")
@@ -38,27 +51,40 @@ class FakeRun:
 
 
 class Maker:
-    """Datasets of the shapes that a run has, for `seeds` and a sigmoid rise at step `late`."""
+    """Datasets of the shapes that a run has, for `seeds` and a sigmoid rise at step `late`.
+
+    With `forgets` it falls there instead. `first` is the step at which the run was forked.
+    """
 
     def __init__(
-        self, pathways: str, seeds: tuple[int, ...], steps: int, every: int, late: float, p: int = 113
+        self,
+        pathways: str,
+        seeds: tuple[int, ...],
+        steps: int,
+        every: int,
+        late: float,
+        p: int = 113,
+        first: int = 0,
+        forgets: bool = False,
     ):
+        self.first, self.forgets = first, forgets
         self.pathways = set(filter(None, pathways.split("+")))
         self.seeds, self.late, self.p, self.last = seeds, late, p, steps
         self.rng = np.random.default_rng(len(pathways))
-        self.checkpoints = np.arange(0, steps + 1, every)
+        self.checkpoints = np.arange(first, steps + 1, every)
         self.shift = 1 + 0.12 * self.rng.standard_normal(len(seeds))
 
     def rise(self, steps: np.ndarray) -> np.ndarray:
         """[seed, step], from 0 to 1 around each seed's own late step."""
         centre = self.late * self.shift[:, None]
-        return 1 / (1 + np.exp(-(steps - centre) / (0.08 * centre)))
+        rise = 1 / (1 + np.exp(-(steps - centre) / (0.08 * centre)))
+        return 1 - rise if self.forgets else rise
 
     def noisy(self, values: np.ndarray, scale: float = 0.02) -> np.ndarray:
         return (values * (1 + scale * self.rng.standard_normal(values.shape))).astype(np.float32)
 
     def metrics(self, evaluate_every: int) -> xr.Dataset:
-        steps = np.arange(1, self.last + 1)
+        steps = np.arange(self.first + 1, self.last + 1)
         rise = self.rise(steps)
         evaluated = (steps % evaluate_every == 0) | (steps == 1)
         dims = ("seed", "step")
@@ -142,16 +168,62 @@ class Maker:
         return self.dataset({"split": ["train", "test"]}, effective_rank=(("split",), self.noisy(rank)))
 
     def ablations(self) -> xr.Dataset:
-        rise = self.rise(self.checkpoints)
-        shape = (*rise.shape, 2, len(SETS), 2)
-        change = rise[:, :, None, None, None] * self.rng.normal(1.5, 2, (1, 1, *shape[2:])) * np.ones(shape)
-        for i, name in enumerate(SETS):
-            normed = set(name.split("+")) & self.pathways
-            change[:, :, 0, i] = change[:, :, 0, i] if normed else np.nan
-            change[:, :, 1, i] = np.nan if set(name.split("+")) <= self.pathways else change[:, :, 1, i]
         dims = ("intervention", "pathways", "split")
-        coords = {"intervention": ["bypass", "insert"], "pathways": SETS, "split": ["train", "test"]}
-        return self.dataset(coords, loss_change=(dims, change), accuracy_change=(dims, -change / 10))
+        variables = {}
+        for name, (size, _) in SCORED.items():
+            change = self._changes(size)
+            variables[name] = (("split",), self.noisy(np.ones((*self.rise(self.checkpoints).shape, 2))))
+            variables[f"{name}_change"] = (dims, change)
+            variables[f"{name}_interaction"] = (dims, self._interactions(change))
+        slope = self.rng.normal(1, 0.5, (len(SETS), 1, 1)) * np.abs(np.log2(FACTORS))[:, None]
+        scale = self.rise(self.checkpoints)[:, :, None, None, None] * slope * np.ones((len(SETS), 7, 2))
+        for name, size in (("loss", 1.0), ("accuracy", -0.05)):
+            variables[f"scale_{name}_change"] = (("pathways", "factor", "split"), size * scale)
+            variables[f"temperature_{name}_change"] = (("factor", "split"), size * scale.mean(2))
+        variables["temperature_entropy_change"] = (("factor", "split"), -0.1 * scale.mean(2))
+        coords = {"intervention": INTERVENTIONS, "pathways": SETS, "split": ["train", "test"]}
+        data = self.dataset({**coords, "factor": FACTORS}, **variables)
+        for name, (_, units) in SCORED.items():
+            words = name.replace("_", " ")
+            data[name].attrs = {"long_name": words, "units": units, "definition": f"the {words} < of a split"}
+        return data
+
+    def _changes(self, size: float) -> np.ndarray:
+        """[seed, step, intervention, set, split]; NaN where it applies to no pathway of a set."""
+        rise = self.rise(self.checkpoints)
+        shape = (*rise.shape, len(INTERVENTIONS), len(SETS), 2)
+        change = (
+            size * rise[:, :, None, None, None] * self.rng.normal(0.7, 1, (1, 1, *shape[2:])) * np.ones(shape)
+        )
+        for i, intervention in enumerate(INTERVENTIONS):
+            for j, chosen in enumerate(set(name.split("+")) for name in SETS):
+                if (intervention in NEEDS_A_NORM and not chosen & self.pathways) or (
+                    intervention == "insert" and chosen <= self.pathways
+                ):
+                    change[:, :, i, j] = np.nan
+        return change
+
+    @staticmethod
+    def _interactions(change: np.ndarray) -> np.ndarray:
+        single = np.nan_to_num(change)
+        joint = change.copy()
+        for j, parts in enumerate(name.split("+") for name in SETS):
+            joint[:, :, :, j] -= sum(single[:, :, :, SETS.index(part)] for part in parts)
+            if len(parts) == 1:
+                joint[:, :, :, j] = np.nan
+        return joint
+
+    def attention_factors(self) -> xr.Dataset:
+        rise = self.rise(self.checkpoints)[:, :, None, None]
+        head = np.arange(4)
+        target = np.broadcast_to(np.log(3) - 0.1 * rise * (head + 1), (*rise.shape[:3], 4))
+        dims = ("layer", "head")
+        return self.dataset(
+            {"layer": [0], "head": head},
+            factor=(dims, 1 + rise * (head + 1)),
+            target=(dims, target),
+            entropy=(dims, target + 1e-8),
+        )
 
 
 ENVIRONMENT = {
@@ -178,12 +250,23 @@ def fake_run(
     every: int = 100,
     evaluate_every: int = 10,
     name: str | None = None,
+    parent: FakeRun | None = None,
+    at: int = 0,
+    forgets: bool = False,
+    follows: str | None = None,
 ) -> FakeRun:
-    maker = Maker(pathways, seeds, steps, every, late)
+    """A run; with `parent`, one forked from it `at` a step; with `follows`, one with that run's entropies."""
+    maker = Maker(pathways, seeds, steps, every, late, first=at, forgets=forgets)
     config = CellConfig.model_validate(
         {
-            "model": {"placement": specifier},
-            "training": {"steps": steps, "seeds": seeds, "evaluate_every": evaluate_every},
+            "model": {"placement": specifier, "attention_factor": 1.0 if follows else None},
+            "training": {
+                "steps": steps,
+                "seeds": seeds,
+                "evaluate_every": evaluate_every,
+                "follow_entropy": {"of": follows} if follows else None,
+            },
+            "surgery": {"parent": parent.name, "step": at} if parent else None,
         }
     )
     return FakeRun(
@@ -198,5 +281,7 @@ def fake_run(
             "compressibility": maker.compressibility(),
         },
         ablations=maker.ablations(),
+        attention_factors=maker.attention_factors() if follows else None,
+        parent=parent,
         environment=ENVIRONMENT,
     )

@@ -1,16 +1,15 @@
 """What the report reads: runs, and each one's label and colour on the page."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from html import escape
+from functools import cache, partial
 from typing import Any, Protocol, runtime_checkable
 
 import xarray as xr
 
 from mech_grok.config import CellConfig
+from mech_grok.report.labels import cell_label
 from mech_grok.report.style import lighten, placement_colour
 
 
@@ -53,27 +52,69 @@ class Run(Protocol):
         ...
 
     @property
+    def attention_factors(self) -> xr.Dataset | None:
+        """Attention factors solved for in training: factor, target, entropy (seed, step, layer, head)."""
+        ...
+
+    @property
+    def parent(self) -> "Run | None":
+        """The run from whose checkpoint this one began; None if there is none, or it is gone."""
+        ...
+
+    @property
     def environment(self) -> Mapping[str, Any]:
         """Versions, hardware, wall time."""
         ...
 
 
 class ReadOnce:
-    """A run whose datasets are read from disk once, however many figures show them."""
+    """A run whose datasets are read from disk once, when a figure first shows them."""
 
     def __init__(self, run: Run):
         self.name = run.name
         self.config = run.config
-        self.metrics = run.metrics
-        self.diverged = run.diverged
-        self.probe_names = run.probe_names
-        self.ablations = run.ablations
-        self.environment = run.environment
         self._probe = cache(run.probe)
+        self._property = cache(partial(getattr, run))
+        self._parent = cache(lambda: ReadOnce(run.parent) if run.parent else None)
 
     def probe(self, name: str) -> xr.Dataset:
         """As `Run.probe`."""
         return self._probe(name)
+
+    @property
+    def parent(self) -> Run | None:
+        """As `Run.parent`."""
+        return self._parent()
+
+    @property
+    def metrics(self) -> xr.Dataset:
+        """As `Run.metrics`."""
+        return self._property("metrics")
+
+    @property
+    def diverged(self) -> Mapping[int, int]:
+        """As `Run.diverged`."""
+        return self._property("diverged")
+
+    @property
+    def probe_names(self) -> tuple[str, ...]:
+        """As `Run.probe_names`."""
+        return self._property("probe_names")
+
+    @property
+    def ablations(self) -> xr.Dataset | None:
+        """As `Run.ablations`."""
+        return self._property("ablations")
+
+    @property
+    def attention_factors(self) -> xr.Dataset | None:
+        """As `Run.attention_factors`."""
+        return self._property("attention_factors")
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """As `Run.environment`."""
+        return self._property("environment")
 
 
 @dataclass(frozen=True)
@@ -83,7 +124,8 @@ class Cell:
     Attributes:
         index: its place among the runs of the page.
         name: the run's name, as in its directory.
-        label: HTML: the paper's name of the placement (`A<sup>qk</sup>`), then what else the cell varies.
+        label: HTML: the paper's name of the placement (`A<sup>qk</sup>`), where it was forked from, and what
+            else the cell varies.
         specifier: the placement's specifier (`attn-pre-qk`).
         colour: hex.
     """
@@ -101,7 +143,7 @@ def identify(runs: Sequence[Run]) -> tuple[Cell, ...]:
     Runs that share a placement share its hue, the later ones lighter; runs that would share a label are
     numbered.
     """
-    labels = _distinct([_label(run) for run in runs])
+    labels = _distinct([cell_label(run.name, run.config) for run in runs])
     totals = Counter(run.config.model.placement for run in runs)
     seen: dict[object, int] = defaultdict(int)
     cells = []
@@ -112,14 +154,6 @@ def identify(runs: Sequence[Run]) -> tuple[Cell, ...]:
         colour = lighten(placement_colour(placement), amount)
         cells.append(Cell(index, run.name, label, placement.specifier, colour))
     return tuple(cells)
-
-
-def _label(run: Run) -> str:
-    placement = run.config.model.placement
-    name = re.sub(r"\^(\w+)", r"<sup>\1</sup>", escape(placement.label))
-    rest = run.name.removeprefix(placement.specifier)
-    settings = re.findall(r"[a-z][a-z_]*=[^_]*", rest) if rest != run.name else [run.name]
-    return " · ".join([name, *(escape(s.replace("=", " ")) for s in settings)])
 
 
 def _distinct(labels: list[str]) -> list[str]:

@@ -6,8 +6,8 @@ from functools import partial
 from mech_grok.report import checkpoints, curves, definitions, tables
 from mech_grok.report.cells import Run
 from mech_grok.report.checkpoints import StepArray
-from mech_grok.report.section import BAND, ColourKey, Figure, Panel, Section, lines_figure, panels_of
-from mech_grok.report.style import DIVERGING, SEQUENTIAL
+from mech_grok.report.section import BAND, Figure, Section, colour_key, lines_figure, panels_of
+from mech_grok.report.style import SEQUENTIAL
 from mech_grok.report.tables import number
 
 
@@ -57,7 +57,7 @@ def _patterns(patterns: Sequence[StepArray]) -> Figure:
         panels=panels_of(patterns, checkpoints.draw_patterns, shows="checkpoint"),
         table=tables.table_of_patterns(patterns),
         width="maps",
-        colours=_colour_key(SEQUENTIAL, "0", "0.5", "1"),
+        colours=colour_key(SEQUENTIAL, "0", "0.5", "1"),
     )
 
 
@@ -85,15 +85,17 @@ def fourier(runs: Sequence[Run]) -> Section | None:
 
 
 def _spectra(spectra: Sequence[StepArray]) -> tuple[Figure, Figure]:
-    top = checkpoints.largest(spectra)
+    top, span = checkpoints.largest([a.values for a in spectra]), checkpoints.time_span(spectra)
     history = Figure(
         slug="spectrum-history",
         title="Embedding spectrum through training",
         caption="Darker is larger. A network that has found the Fourier solution keeps a few frequencies. "
         "Seeds choose different ones, so select one seed to see clean lines.",
-        panels=panels_of(spectra, partial(checkpoints.draw_spectrum_history, top=top), shows="training"),
+        panels=panels_of(
+            spectra, partial(checkpoints.draw_spectrum_history, top=top, span=span), shows="training"
+        ),
         table=tables.table_of_spectrum(spectra),
-        colours=_colour_key(SEQUENTIAL, "0", number(top / 2), number(top)),
+        colours=colour_key(SEQUENTIAL, "0", number(top / 2), number(top)),
     )
     bars = Figure(
         slug="spectrum",
@@ -103,55 +105,3 @@ def _spectra(spectra: Sequence[StepArray]) -> tuple[Figure, Figure]:
         table=tables.table_of_spectrum(spectra),
     )
     return history, bars
-
-
-_CAPTIONS = {
-    "bypass": "The norm is taken out: the pathway reads its unnormalised input.",
-    "insert": "A norm is put where there was none, with the layer's own gain and bias if the model has them, "
-    "else without.",
-}
-_COLOURS = "Orange is harm, blue is help; the colours follow the logarithm of the change."
-_SPLITS = {"test": "test set", "train": "training set"}
-
-
-def ablations(runs: Sequence[Run]) -> Section | None:
-    """Change in loss when norms are taken off or put on, at every checkpoint."""
-    by_name = {name: _both_splits(runs, name) for name in _CAPTIONS}
-    if not any(by_name.values()):
-        return None
-    return Section(
-        slug="ablations",
-        title="Pathway ablations",
-        lead="At every checkpoint, without further training: take the norm off a set of pathways that have "
-        "one, or put one on a set that has none, and measure the loss again.",
-        figures=tuple(_ablation(name, pairs) for name, pairs in by_name.items() if pairs),
-        definitions=definitions.ABLATIONS,
-        arrays=tuple(array for pairs in by_name.values() for array, _ in pairs),
-    )
-
-
-def _both_splits(runs: Sequence[Run], name: str) -> list[tuple[StepArray, str]]:
-    """Per cell its array on the test set, then on the training set, each with the name of the split."""
-    arrays = [(a, split) for split in _SPLITS for a in checkpoints.compute_ablation(runs, name, split)]
-    return sorted(arrays, key=lambda pair: pair[0].cell.index)
-
-
-def _ablation(name: str, pairs: Sequence[tuple[StepArray, str]]) -> Figure:
-    limit = checkpoints.largest([array for array, _ in pairs])
-    panels = [
-        Panel(checkpoints.draw_ablation(a, limit), f"{a.cell.label} · {_SPLITS[split]}", a.cell)
-        for a, split in pairs
-    ]
-    return Figure(
-        slug=name,
-        title=f"{name.capitalize()}: change in loss (nats)",
-        caption=f"{_CAPTIONS[name]} {_COLOURS}",
-        panels=tuple(panels),
-        table=tables.table_of_ablation(pairs),
-        width="large",
-        colours=_colour_key(DIVERGING, *map(number, checkpoints.signed_log_ticks(limit))),
-    )
-
-
-def _colour_key(scale: Sequence[Sequence[object]], *labels: str) -> ColourKey:
-    return ColourKey(tuple(str(colour) for _, colour in scale), labels)

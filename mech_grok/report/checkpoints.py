@@ -1,11 +1,10 @@
 """Figures that show one checkpoint, or a whole table of values over checkpoints, for one cell.
 
 Their traces carry in `meta` which array they show, so that the page can redraw them for another step or seed:
-`array` names it, `at` fixes its leading dimensions after (seed, step), and `history` says that the trace
-shows all steps at once.
+`array` names it, `at` fixes its leading dimensions after (seed, step), or `choices` does, one entry for each
+choice of the figure, and `history` says that the trace shows all steps at once.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,12 +12,11 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 from numpy.typing import NDArray
-from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from mech_grok.report.cells import Cell, Run, identify, with_probe
+from mech_grok.report.cells import Cell, Run, with_probe
 from mech_grok.report.lines import over_seeds, single_precision
-from mech_grok.report.style import DIVERGING, MISSING, MUTED, SEQUENTIAL, template
+from mech_grok.report.style import MISSING, MUTED, SEQUENTIAL, template
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class StepArray:
     seeds: tuple[int, ...]
     steps: NDArray[np.int32]
     dims: tuple[str, ...]
-    coords: tuple[tuple[str | int, ...], ...]
+    coords: tuple[tuple[str | int | float, ...], ...]
     values: NDArray[np.float32]
 
     @property
@@ -134,8 +132,8 @@ def draw_spectrum(info: StepArray, top: float) -> go.Figure:
     return figure
 
 
-def draw_spectrum_history(info: StepArray, top: float) -> go.Figure:
-    """Heat map step x frequency, mean over seeds, on a colour scale that ends at `top`."""
+def draw_spectrum_history(info: StepArray, top: float, span: tuple[float, float]) -> go.Figure:
+    """Heat map step x frequency, mean over seeds, on a colour scale that ends at `top`, steps over `span`."""
     figure = go.Figure(layout={"template": template()})
     figure.add_trace(
         go.Heatmap(
@@ -145,83 +143,35 @@ def draw_spectrum_history(info: StepArray, top: float) -> go.Figure:
             zmin=0,
             zmax=top,
             colorscale=SEQUENTIAL,
-            colorbar=_bar("norm"),
+            colorbar=colour_bar("norm"),
             hovertemplate="step %{x:,}, frequency %{y}: %{z:.3f}<extra></extra>",
             meta={"array": info.key, "at": [], "history": True},
         )
     )
-    figure.update_xaxes(title_text="step", tickformat=",", tickangle=0, nticks=5)
+    figure.update_xaxes(title_text="step", tickformat=",", tickangle=0, nticks=5, range=span)
     figure.update_yaxes(title_text="frequency k", showgrid=False)
     figure.update_layout(height=260, plot_bgcolor=MISSING)
     return figure
 
 
-def compute_ablation(runs: Sequence[Run], intervention: str, split: str) -> tuple[StepArray, ...]:
-    """Change in loss when an intervention acts on a set of pathways: [seed, step, pathways]; one per cell.
+def largest(values: Sequence[NDArray[np.floating]]) -> float:
+    """The largest finite magnitude in several arrays, the end of a common scale; 1 where all are 0."""
+    finite = np.concatenate([np.abs(v[np.isfinite(v)]) for v in values])
+    return float(finite.max(initial=0.0)) or 1.0
 
-    Sets that the intervention changes nothing on are left out, and so are the cells left with none.
+
+def time_span(arrays: Sequence[StepArray]) -> tuple[float, float]:
+    """From half a checkpoint before the first to half a one after the last, over several arrays.
+
+    A run that begins later, or ends earlier, than another on the page is then seen to.
     """
-    arrays = []
-    for cell, run in zip(identify(runs), runs, strict=True):
-        if run.ablations is None or intervention not in run.ablations["intervention"].values:
-            continue
-        change = run.ablations["loss_change"].sel(intervention=intervention, split=split)
-        change = change.transpose("seed", "step", "pathways")
-        change = change.isel(pathways=np.flatnonzero(change.notnull().any(("seed", "step")).values))
-        if change.sizes["pathways"]:
-            arrays.append(step_array(f"{intervention}_{split}_loss_change", cell, change))
-    return tuple(arrays)
+    steps = np.unique(np.concatenate([a.steps for a in arrays]))
+    half = 0.5 * float(np.median(np.diff(steps))) if steps.size > 1 else 0.5
+    return float(steps[0]) - half, float(steps[-1]) + half
 
 
-# Changes below this, in nats, are drawn on a linear scale; larger ones on a logarithmic one.
-LINEAR_BELOW = 0.1
-
-
-def signed_log_ticks(limit: float) -> tuple[float, ...]:
-    """The changes (nats) at which `DIVERGING` has its five colours, from -limit to limit."""
-    half = LINEAR_BELOW * (math.sqrt(1 + limit / LINEAR_BELOW) - 1)
-    return -limit, -half, 0.0, half, limit
-
-
-def _signed_log_scale(limit: float) -> list[list[object]]:
-    """`DIVERGING` along the signed logarithm of a change, as stops on the linear scale up to ±limit."""
-    shares = np.linspace(-1, 1, 41)
-    changes = np.sign(shares) * LINEAR_BELOW * ((1 + limit / LINEAR_BELOW) ** np.abs(shares) - 1)
-    colours = sample_colorscale(DIVERGING, list((shares + 1) / 2))
-    stops = ((changes / limit + 1) / 2).round(9)  # exactly 0 and 1 at the ends, which plotly insists on
-    return [[float(stop), colour] for stop, colour in zip(stops, colours, strict=True)]
-
-
-def draw_ablation(info: StepArray, limit: float) -> go.Figure:
-    """Heat map step x pathway set, mean over seeds, on a signed logarithmic scale up to ±`limit` nats."""
-    figure = go.Figure(layout={"template": template()})
-    figure.add_trace(
-        go.Heatmap(
-            z=info.mean.T,
-            x=info.steps,
-            y=info.coords[0],
-            zmin=-limit,
-            zmax=limit,
-            colorscale=_signed_log_scale(limit),
-            colorbar=_bar("nats"),
-            ygap=2,
-            hovertemplate="step %{x:,}, %{y}: %{z:+.3f} nats<extra></extra>",
-            meta={"array": info.key, "at": [], "history": True},
-        )
-    )
-    figure.update_xaxes(title_text="step", tickformat=",", tickangle=0, nticks=5)
-    figure.update_yaxes(title_text="pathways", autorange="reversed", showgrid=False, type="category")
-    figure.update_layout(height=84 + 27 * len(info.coords[0]), plot_bgcolor=MISSING)
-    return figure
-
-
-def largest(arrays: Sequence[StepArray]) -> float:
-    """The largest magnitude over several arrays: the end of a common scale."""
-    values = np.concatenate([np.abs(a.values[np.isfinite(a.values)]) for a in arrays])
-    return float(values.max(initial=0.0)) or 1.0
-
-
-def _bar(title: str) -> dict[str, object]:
+def colour_bar(title: str) -> dict[str, object]:
+    """The colour bar of an exported heat map."""
     return {
         "thickness": 8,
         "outlinewidth": 0,

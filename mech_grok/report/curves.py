@@ -17,7 +17,7 @@ LOG_3 = (float(np.log(3)), "ln 3, uniform")
 
 def compute_learning(runs: Sequence[Run]) -> tuple[Lines, ...]:
     """Loss and accuracy on train and test, at the steps where the test set was evaluated."""
-    data = [(cell, _evaluated(run)) for cell, run in zip(identify(runs), runs, strict=True)]
+    data = [(cell, evaluated(run)) for cell, run in zip(identify(runs), runs, strict=True)]
     loss = [curve(cell, d[f"{split}_loss"], split) for cell, d in data for split in ("train", "test")]
     accuracy = [curve(cell, d[f"{split}_accuracy"], split) for cell, d in data for split in ("train", "test")]
     return (
@@ -28,7 +28,7 @@ def compute_learning(runs: Sequence[Run]) -> tuple[Lines, ...]:
 
 def compute_dynamics(runs: Sequence[Run]) -> tuple[Lines, ...]:
     """L2 norms of all trained weights, of their gradient, and of the update."""
-    data = [(cell, _evaluated(run)) for cell, run in zip(identify(runs), runs, strict=True)]
+    data = [(cell, evaluated(run)) for cell, run in zip(identify(runs), runs, strict=True)]
     return tuple(
         Lines(title, f"{title.lower()} (L2)", tuple(curve(cell, d[name]) for cell, d in data), log=True)
         for name, title in (
@@ -39,7 +39,8 @@ def compute_dynamics(runs: Sequence[Run]) -> tuple[Lines, ...]:
     )
 
 
-def _evaluated(run: Run) -> xr.Dataset:
+def evaluated(run: Run) -> xr.Dataset:
+    """The metrics of a run at the steps where the test set was evaluated."""
     return run.metrics.isel(step=np.flatnonzero(run.metrics["evaluated"].values))
 
 
@@ -135,6 +136,33 @@ def compute_effective_rank(runs: Sequence[Run]) -> tuple[Lines, ...]:
     cells = with_probe(runs, "compressibility")
     curves = chain.from_iterable(_both_splits(cell, d["effective_rank"]) for cell, d in cells)
     return _panels([Lines("Features at '='", "effective rank", tuple(curves))])
+
+
+def compute_factors(runs: Sequence[Run]) -> tuple[Lines, ...]:
+    """Attention factors solved for in training; entropies reached and (dotted) aimed at; means of heads."""
+    data = [
+        (cell, run.attention_factors.mean(("layer", "head"), skipna=False))
+        for cell, run in zip(identify(runs), runs, strict=True)
+        if run.attention_factors is not None and run.attention_factors.sizes["step"]
+    ]
+    factors = [curve(cell, d["factor"]) for cell, d in data]
+    entropies = [
+        c for cell, d in data for c in (curve(cell, d["target"], reference=True), curve(cell, d["entropy"]))
+    ]
+    return _panels(
+        [
+            Lines("Factor", "factor", tuple(factors), log=True),
+            Lines("Entropy", "entropy (nats)", tuple(entropies), levels=(LOG_3,)),
+        ]
+    )
+
+
+def farthest_from_target(runs: Sequence[Run]) -> float:
+    """The largest difference (nats) between an entropy reached and its target, of any head, seed and step."""
+    known = [run.attention_factors for run in runs if run.attention_factors is not None]
+    misses = [np.abs((d["entropy"] - d["target"]).values).ravel() for d in known]
+    finite = [m[np.isfinite(m)] for m in misses]
+    return float(np.concatenate(finite).max(initial=0.0)) if finite else 0.0
 
 
 def _both_splits(cell: Cell, data: xr.DataArray) -> list[Curve]:

@@ -1,5 +1,13 @@
 """What every quantity on the page is, and where its definition comes from: (term, HTML), by section."""
 
+import re
+from collections.abc import Sequence
+from html import escape
+
+import xarray as xr
+
+from mech_grok.report.ablation_arrays import Quantity
+
 PAPER = '<a href="https://arxiv.org/abs/2602.06702">Singh et al.</a>'
 NANDA = '<a href="https://arxiv.org/abs/2301.05217">Nanda et al.</a>'
 
@@ -71,12 +79,86 @@ EFFECTIVE_RANK: Terms = (
     ),
 )
 
-ABLATIONS: Terms = (
+INTERVENTIONS: Terms = (
+    ("bypass", "A pathway reads its input as it was before the norm."),
     (
-        "Change in loss",
-        "Loss with the intervention minus loss without it, nats. Bypass: what the pathway reads is its input "
-        "as it was before the norm. Insert: the input is normalised with the model's norm kind, LayerNorm if "
-        "it has none.",
+        "insert",
+        "A pathway that is not normalised is, with the model's norm kind (LayerNorm if it has none) and the "
+        "layer's own gain and bias if there are any.",
+    ),
+    ("unit", "A pathway reads its input divided by its own L2 length, in place of norm, gain and bias."),
+    (
+        "freeze_scale",
+        "The norm divides by its mean scale over the training pairs, at each position, and no longer by that "
+        "of the input.",
+    ),
+    ("affine_only", "A pathway reads gain times input plus bias: the norm without its normalising."),
+    (
+        "zero, mean, resample",
+        "What a pathway reads is replaced: by 0, by its mean over the training pairs at each position, or by "
+        "what it is for another pair of the same split.",
+    ),
+)
+
+CHANGE: Terms = (
+    (
+        "Change",
+        "The quantity under an intervention minus the quantity of the untouched model. An intervention "
+        "acts in all layers, and only on the pathways of the set that it applies to.",
+    ),
+    (
+        "Interaction",
+        "The change with all pathways of a set, minus the sum of the changes with each of them alone.",
+    ),
+)
+
+
+def ablation_terms(grids: Sequence[xr.Dataset | None], quantities: Sequence[Quantity]) -> Terms:
+    """The interventions that some grid has, and the quantities as the grids themselves define them."""
+    known = [grid for grid in grids if grid is not None]
+    present = {str(name) for grid in known for name in grid["intervention"].values}
+    used = tuple(term for term in INTERVENTIONS if present & set(term[0].split(", ")))
+    variables = dict.fromkeys(q.variable for q in quantities)
+    return (*CHANGE, *used, *(term for name in variables for term in _of_variable(known, name)))
+
+
+def _of_variable(grids: Sequence[xr.Dataset], name: str) -> Terms:
+    """What a grid itself says of the untouched model's quantity, if it says anything."""
+    attributes = [grid[name].attrs for grid in grids if name in grid]
+    texts = [str(a["definition"]) for a in attributes if "definition" in a]
+    title = name.replace("_", " ").capitalize()
+    return tuple((title, re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))) for text in texts[:1])
+
+
+SCALES: Terms = (
+    (
+        "Scaled input",
+        "hook_in of every pathway of a set, in all layers and at all positions, times a factor, before any "
+        "norm. Attention scores: before the softmax, so that the factor is one over a temperature.",
+    ),
+)
+
+FACTORS: Terms = (
+    (
+        "Attention factor",
+        "What a head's attention scores are multiplied by before the softmax; not trained. It is solved for "
+        "on the training pairs, every so many steps, so that the head's mean entropy at “=” is a given one, "
+        "and stays fixed in between.",
+    ),
+)
+
+SURGERY: Terms = (
+    (
+        "Fork",
+        "Training that goes on from another run's checkpoint under another placement. Parameters that both "
+        "have are kept; new norms begin with gain 1 and bias 0, unless their gains were matched to the "
+        "length of what was read before. Steps count on from the parent's.",
+    ),
+    (
+        "Steps earlier",
+        "Per seed, the generalisation step of the parent, which went on as it was, minus that of the fork; "
+        "its mean is over the seeds of which both generalised. A network that generalised before it was "
+        "forked cannot do so earlier; of that it is said whether its test accuracy stays at 0.995 or more.",
     ),
 )
 

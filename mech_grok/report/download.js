@@ -10,7 +10,7 @@ function* curveRows(panel) {
     const [x, y] = [numbers(trace.x), numbers(trace.y)];
     const { cell, split, seed, reference } = trace.meta;
     for (let i = 0; i < x.length; i++) {
-      yield [quantity, report.cells[cell].name, split + (reference ? " (plain)" : ""), seed, x[i], y[i]];
+      yield [quantity, report.cells[cell].name, split + (reference ? " (dotted)" : ""), seed, x[i], y[i]];
     }
   }
 }

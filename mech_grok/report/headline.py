@@ -1,14 +1,17 @@
 """What a reader wants first: when each cell memorised and generalised, and where it ended."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from mech_grok.generalisation import GeneralisationSteps, StepBySeed, generalisation_steps
 from mech_grok.report.cells import Cell, Run, identify
+from mech_grok.report.forks import Fork, compute_forks
 from mech_grok.report.style import template
+from mech_grok.report.verdicts import verdict
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Headline:
         final: metric name (`train_loss`, ...) -> its last value over the seeds.
         diverged: seed -> step at which it diverged.
         wall_seconds: what the run took, None where it was not recorded.
+        fork: where it was forked from, if it was and that run is there.
     """
 
     cell: Cell
@@ -36,6 +40,22 @@ class Headline:
     final: Mapping[str, Spread]
     diverged: Mapping[int, int]
     wall_seconds: float | None
+    fork: Fork | None = None
+
+    def before_fork(self, rule: str) -> frozenset[int]:
+        """The seeds that met a rule (`accuracy`, `loss`, `memorisation`) before they were forked."""
+        met: StepBySeed = getattr(self.fork.at_fork, rule) if self.fork else {}
+        return frozenset(seed for seed, step in met.items() if step is not None)
+
+    @property
+    def published_before_fork(self) -> bool:
+        """Whether the parent's mean curve met the published rule before the fork."""
+        return self.fork is not None and self.fork.at_fork.mean_accuracy is not None
+
+    @property
+    def verdict(self) -> str:
+        """What came of the fork, in words; empty if it is none."""
+        return verdict(self.fork.futures) if self.fork else ""
 
 
 FINAL_METRICS = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
@@ -43,10 +63,12 @@ FINAL_METRICS = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 def compute_headline(runs: Sequence[Run]) -> tuple[Headline, ...]:
     """One Headline per run, in order."""
-    return tuple(_headline(cell, run) for cell, run in zip(identify(runs), runs, strict=True))
+    forks = {fork.cell.index: fork for fork in compute_forks(runs)}
+    pairs = zip(identify(runs), runs, strict=True)
+    return tuple(_headline(cell, run, forks.get(cell.index)) for cell, run in pairs)
 
 
-def _headline(cell: Cell, run: Run) -> Headline:
+def _headline(cell: Cell, run: Run, fork: Fork | None) -> Headline:
     metrics = run.metrics.isel(step=np.flatnonzero(run.metrics["evaluated"].values)[-1:])
     wall = run.environment.get("wall_seconds")
     return Headline(
@@ -55,6 +77,7 @@ def _headline(cell: Cell, run: Run) -> Headline:
         final={name: _spread(metrics[name].values) for name in FINAL_METRICS},
         diverged=dict(run.diverged),
         wall_seconds=None if wall is None else float(wall),
+        fork=fork,
     )
 
 
@@ -75,6 +98,7 @@ class StepSummary:
         reached: how many they are.
         censored: by which step the others did not.
         missing: how many these are.
+        before: that seeds had reached it before they were forked.
     """
 
     mean: str = ""
@@ -82,10 +106,26 @@ class StepSummary:
     reached: str = ""
     censored: str = ""
     missing: str = ""
+    before: str = ""
 
 
-def step_summary(steps: StepBySeed, last_step: int) -> StepSummary:
-    """Such as `954`, `900 to 1,010`, `4 seeds`, `not by step 1,500`, `1 of 5 seeds`."""
+def step_summary(steps: StepBySeed, last_step: int, earlier: Collection[int] = ()) -> StepSummary:
+    """Such as `954`, `900 to 1,010`, `4 seeds`, `not by step 1,500`, `1 of 5 seeds`.
+
+    Args:
+        earlier: seeds that had reached it before they were forked, whose steps say nothing.
+    """
+    before = _before_fork(len(set(earlier) & set(steps)), len(steps))
+    return replace(_own_steps({s: n for s, n in steps.items() if s not in earlier}, last_step), before=before)
+
+
+def _before_fork(n: int, of: int) -> str:
+    if not n:
+        return ""
+    return "before the fork" if n == of else f"{n} of {_seeds(of)} before the fork"
+
+
+def _own_steps(steps: StepBySeed, last_step: int) -> StepSummary:
     reached = [s for s in steps.values() if s is not None]
     never = len(steps) - len(reached)
     censored = f"not by step {last_step:,}" if never else ""
@@ -111,11 +151,17 @@ _MILESTONES = (
 
 
 def draw_milestones(headlines: Sequence[Headline]) -> go.Figure:
-    """One row per cell, one marker per seed and milestone; what a seed never reached has no marker."""
+    """One row per cell, one marker per seed and milestone, and one where it was forked.
+
+    What a seed never reached, or had reached before the fork, has no marker.
+    """
     figure = go.Figure(layout={"template": template()})
     for name, field, symbol in _MILESTONES:
         for h in headlines:
-            figure.add_trace(_milestone(h, name, getattr(h.steps, field), symbol))
+            own = {s: n for s, n in getattr(h.steps, field).items() if s not in h.before_fork(field)}
+            figure.add_trace(_milestone(h, name, own, symbol))
+    forks = [(h, h.fork.futures.fork) for h in headlines if h.fork]
+    figure.add_traces([_milestone(h, "forked", {"all": step}, "line-ns") for h, step in forks])
     last = max((h.steps.last_step for h in headlines), default=1)
     figure.update_xaxes(
         title_text="step",
@@ -131,7 +177,7 @@ def draw_milestones(headlines: Sequence[Headline]) -> go.Figure:
     return figure
 
 
-def _milestone(h: Headline, name: str, steps: StepBySeed, symbol: str) -> go.Scatter:
+def _milestone(h: Headline, name: str, steps: Mapping[Any, int | None], symbol: str) -> go.Scatter:
     reached = {seed: step for seed, step in steps.items() if step is not None}
     return go.Scatter(
         x=list(reached.values()),

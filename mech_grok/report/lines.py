@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 MOST_POINTS = 400  # per curve: about one a pixel of a panel
 
 # Train is dashed and test solid on every figure; dotted is what a curve is compared with.
-_DASHES = {"train": "6px,3px", "test": "solid", "all": "solid"}
+DASHES = {"train": "6px,3px", "test": "solid", "all": "solid"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Lines:
         log: whether the y axis starts logarithmic.
         y_range: fixed [low, high], or None to follow the data.
         levels: height -> label of horizontal reference lines.
+        marks: step -> label of vertical lines.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Lines:
     log: bool = False
     y_range: tuple[float, float] | None = None
     levels: tuple[tuple[float, str], ...] = ()
+    marks: tuple[tuple[int, str], ...] = ()
 
 
 def curve(cell: Cell, data: xr.DataArray, split: str = "all", *, reference: bool = False) -> Curve:
@@ -80,9 +82,9 @@ def single_precision(values: NDArray[np.floating]) -> NDArray[np.float32]:
         return values.astype(np.float32)
 
 
-def thin(n: int) -> NDArray[np.int64]:
-    """Evenly spaced indices below `n`, at most about `MOST_POINTS`, with the first and the last."""
-    stride = max(1, math.ceil(n / MOST_POINTS))
+def thin(n: int, most: int = MOST_POINTS) -> NDArray[np.int64]:
+    """Evenly spaced indices below `n`, at most `most` and one, with the first and the last."""
+    stride = max(1, math.ceil(n / most))
     return np.unique(np.append(np.arange(0, n, stride), max(n - 1, 0)))[: max(n, 0)]
 
 
@@ -121,6 +123,13 @@ def draw_lines(panel: Lines) -> go.Figure:
             y=height,
             line={"color": MUTED, "width": 1, "dash": "dot"},
             annotation={"text": label, "font": {"size": 11, "color": MUTED}, "xanchor": "right"},
+        )
+    for step, label in panel.marks:
+        figure.add_vline(
+            x=step,
+            line={"color": MUTED, "width": 1, "dash": "dash"},
+            annotation={"text": label, "font": {"size": 11, "color": MUTED}, "xanchor": "center"},
+            annotation_yanchor="bottom",
         )
     figure.update_xaxes(title_text="step", tickformat=",", tickangle=0, nticks=5, rangemode="tozero")
     figure.update_yaxes(title_text=panel.y_title, type="log" if panel.log else "linear", range=panel.y_range)
@@ -176,7 +185,7 @@ def _line(c: Curve, y: Floats, who: str, seed: int | str, *, width: float, **opt
         line={
             "color": c.cell.colour,
             "width": width,
-            "dash": "1.5px,2.5px" if c.reference else _DASHES[c.split],
+            "dash": "1.5px,2.5px" if c.reference else DASHES[c.split],
         },
         hovertemplate=f"<b>{c.cell.label}</b>{split}, {who}<br>step %{{x:,}}<br>%{{y:.4g}}<extra></extra>",
         meta=_meta(c, seed),

@@ -15,6 +15,9 @@ const panels = [...document.querySelectorAll(".plot")].map((div) => {
     box: div.closest(".panel"),
     data: data.map((t) => (t.type === "heatmap" ? { ...t, showscale: false } : t)),
     layout: { ...layout, showlegend: false, autosize: true },
+    choice: 0, // which part of its arrays it shows, where its figure has buttons for that
+    looks: report.looks[div.closest("figure").dataset.slug],
+    lines: data.some((t) => t.type === "scatter"),
     training: div.dataset.shows === "training" && layout.xaxis.title.text === "step",
     range: layout.yaxis.range?.slice(),
     weights: data.map((t) => ({ opacity: t.opacity ?? 1, width: t.line?.width ?? null })), // plotly edits `data`
@@ -67,21 +70,28 @@ function block(array, step, at) {
   return Array.from(sum, (s, i) => (count[i] ? s / count[i] : null));
 }
 
-function shown(trace) {
+/** sign(x) log10(1 + |x| / linear): as the colours of changes, linear near 0 and logarithmic beyond. */
+const signedLog = (x, linear) => (x === null ? null : Math.sign(x) * Math.log10(1 + Math.abs(x) / linear));
+
+/** What a trace shows of its array, as plotly's attributes. */
+function shown(trace, choice) {
   const array = report.arrays[trace.meta.array];
-  const { at, history } = trace.meta;
+  const { choices, history, linear_below: linear } = trace.meta;
+  const at = choices ? choices[choice] : trace.meta.at;
   if (history) {
     const columns = array.steps.map((_, step) => block(array, step, at));
-    return { z: array.coords[0].map((_, row) => columns.map((column) => column[row])) };
+    return { z: columns[0].map((_, row) => columns.map((column) => column[row])) };
   }
   const flat = block(array, stepIndex(array), at);
   if (trace.type === "bar") return { y: flat };
+  if (trace.type === "scatter") return { y: flat.map((x) => signedLog(x, linear)), customdata: flat };
   const width = array.shape.at(-1);
   return { z: Array.from({ length: flat.length / width }, (_, row) => flat.slice(row * width, (row + 1) * width)) };
 }
 
-function visible({ cell, seed }) {
+function visible({ array, cell, seed }) {
   if (state.hidden.has(cell)) return false;
+  if (array) return true;
   if (typeof seed === "number") return state.seed === "each" || seed === state.seed;
   return seed !== "mean" || averaging();
 }
@@ -126,10 +136,10 @@ function draw(panel) {
 function update(panel) {
   if (!panel.drawn) draw(panel);
   const lines = [state.seed, ...state.hidden].join();
-  if (!panel.arrays.length && panel.drawn.lines !== lines) {
+  if (panel.lines && panel.drawn.lines !== lines) {
     Plotly.restyle(panel.div, looks(panel));
   }
-  const table = `${state.seed} ${panel.training ? "" : state.step}`;
+  const table = `${state.seed} ${panel.choice} ${panel.training ? "" : state.step}`;
   if (panel.arrays.length && panel.drawn.table !== table) redraw(panel);
   if (panel.training && panel.drawn.step !== state.step) {
     const last = `shapes[${panel.layout.shapes.length - 1}]`;
@@ -139,11 +149,19 @@ function update(panel) {
 }
 
 function redraw(panel) {
-  const changes = panel.data.map(shown);
-  const key = Object.keys(changes[0])[0];
-  Plotly.restyle(panel.div, { [key]: changes.map((c) => c[key]) }, changes.map((_, i) => i));
+  const changes = panel.data.map((t) => shown(t, panel.choice));
+  const of = (key) => changes.map((change) => change[key]);
+  const look = Object.entries(panel.looks?.[panel.choice] ?? {}).map(([key, value]) => [key, [value]]);
+  const values = Object.keys(changes[0]).map((key) => [key, of(key)]);
+  Plotly.restyle(panel.div, Object.fromEntries([...look, ...values]));
   const at = panel.box.querySelector(".at");
-  if (at) at.textContent = `step ${grouped(panel.arrays[0].steps[stepIndex(panel.arrays[0])])}`;
+  if (at) at.textContent = panel.training ? panel.data[0].meta.names[panel.choice] : stepsShown(panel.arrays);
+}
+
+/** The checkpoints that a panel shows: more than one where its cells have none in common. */
+function stepsShown(arrays) {
+  const steps = [...new Set(arrays.map((array) => array.steps[stepIndex(array)]))];
+  return `step ${steps.map(grouped).join(" / ")}`;
 }
 
 const waiting = new Set();
@@ -236,6 +254,14 @@ function setScale(figure, button) {
   });
 }
 
+/** A figure's own buttons: which quantity, or which intervention, all of its panels show. */
+function choose(figure, button) {
+  figure.querySelectorAll("[data-choice]").forEach((b) => b.setAttribute("aria-pressed", b === button));
+  figure.querySelectorAll("[data-of]").forEach((key) => { key.hidden = key.dataset.of !== button.dataset.choice; });
+  panels.filter((p) => figure.contains(p.div)).forEach((p) => { p.choice = Number(button.dataset.choice); });
+  refresh();
+}
+
 // ---- start --------------------------------------------------------------------------------------------
 
 document.addEventListener("DOMContentLoaded", () => {
@@ -245,6 +271,7 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".chip").forEach((chip) => chip.addEventListener("click", () => toggleCell(chip)));
   document.querySelectorAll("figure").forEach((figure) => {
     figure.querySelectorAll("[data-scale]").forEach((b) => b.addEventListener("click", () => setScale(figure, b)));
+    figure.querySelectorAll("[data-choice]").forEach((b) => b.addEventListener("click", () => choose(figure, b)));
     figure.querySelector(".csv").addEventListener("click", () => download(figure));
   });
   if (report.steps.length) {

@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 from mech_grok.config_file import to_yaml
 from mech_grok.report.cells import ReadOnce, Run, identify
 from mech_grok.report.checkpoints import StepArray
+from mech_grok.report.forks import guests
 from mech_grok.report.headline import compute_headline, step_summary
 from mech_grok.report.section import Section
 from mech_grok.report.sections import build_sections
@@ -118,10 +119,11 @@ def _embedded(runs: Sequence[Run], sections: Sequence[Section]) -> str:
     }
     data = {
         "config": PLOTLY_CONFIG,
-        "cells": [{"name": c.name, "specifier": c.specifier} for c in identify(runs)],
+        "cells": [{"name": c.name, "specifier": c.specifier} for c in (*identify(runs), *guests(runs))],
         "steps": sorted({int(step) for a in arrays.values() for step in a.steps}),
         "arrays": {key: _array(a) for key, a in arrays.items()},
         "panels": panels,
+        "looks": {f.slug: [c.look for c in f.choices] for s in sections for f in s.figures if f.choices},
     }
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 

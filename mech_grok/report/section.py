@@ -1,6 +1,6 @@
 """What the page is made of: sections of figures of panels, and the two kinds of figure built from data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +26,28 @@ class ColourKey:
     labels: tuple[str, ...]
 
 
+def colour_key(scale: Sequence[Sequence[object]], *labels: str) -> ColourKey:
+    """The key of a Plotly colour scale whose stops are evenly spaced."""
+    return ColourKey(tuple(str(colour) for _, colour in scale), labels)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the buttons that decide which part of its arrays a figure shows.
+
+    The n-th choice of a figure is the n-th entry of `choices` in the `meta` of its traces.
+
+    Attributes:
+        label: what the button says.
+        look: properties of the traces that go with it, such as the ends of the colour scale.
+        colours: what the colours then stand for.
+    """
+
+    label: str
+    look: Mapping[str, object]
+    colours: ColourKey
+
+
 @dataclass(frozen=True)
 class Panel:
     """One Plotly figure.
@@ -47,10 +69,12 @@ class Figure:
     """Panels in a grid, with a caption (HTML) and a table.
 
     Attributes:
+        title: plain text, or markup.
         width: the least width of a panel, which decides how many stand side by side.
-        key: marks to explain: `train`, `test`, `reference`, or the milestones.
+        key: marks to explain: `train`, `test`, `reference`, `target`, or the milestones.
         scale: the y scale that a button can change, as it starts, or None for no button.
         colours: what the colours of its heat maps stand for.
+        choices: what buttons choose between, the first one shown at first; each has its own colours.
     """
 
     slug: str
@@ -62,6 +86,7 @@ class Figure:
     key: tuple[str, ...] = ()
     scale: Scale | None = None
     colours: ColourKey | None = None
+    choices: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,8 +113,14 @@ def lines_figure(
     *,
     width: Width = "medium",
     scale: Scale | None = None,
+    reference: str = "reference",
 ) -> Figure:
-    """The figure of a set of panels of curves; `scale` gives it a button, starting there."""
+    """The figure of a set of panels of curves.
+
+    Args:
+        scale: gives it a button, starting there.
+        reference: what the key calls the dotted curves.
+    """
     heading = len(panels) > 1
     return Figure(
         slug=slug,
@@ -98,7 +129,7 @@ def lines_figure(
         panels=tuple(Panel(_sized(draw_lines(p), width), p.title if heading else "") for p in panels),
         table=table_of_lines(panels),
         width=width,
-        key=_line_styles(panels),
+        key=_line_styles(panels, reference),
         scale=scale,
     )
 
@@ -111,10 +142,10 @@ def _sized(figure: go.Figure, width: Width) -> go.Figure:
     )
 
 
-def _line_styles(panels: Sequence[Lines]) -> tuple[str, ...]:
-    used = {"reference" if c.reference else c.split for p in panels for c in p.curves}
-    styles = tuple(s for s in ("test", "train", "reference") if s in used)
-    return styles if len(styles) > 1 else ()
+def _line_styles(panels: Sequence[Lines], reference: str) -> tuple[str, ...]:
+    used = {reference if c.reference else c.split for p in panels for c in p.curves}
+    styles = tuple(s for s in ("test", "train", reference) if s in used)
+    return styles if len(used) > 1 else ()
 
 
 def panels_of(

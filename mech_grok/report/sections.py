@@ -3,23 +3,28 @@
 from collections.abc import Sequence
 
 from mech_grok.report import curves, definitions
+from mech_grok.report.ablation_sections import ablations, scale_reliance
 from mech_grok.report.cells import Run
-from mech_grok.report.checkpoint_sections import ablations, attention, fourier
+from mech_grok.report.checkpoint_sections import attention, fourier
 from mech_grok.report.headline import Headline, draw_milestones
 from mech_grok.report.section import BAND, Figure, Panel, Section, lines_figure
-from mech_grok.report.tables import table_of_milestones
+from mech_grok.report.surgery import surgery
+from mech_grok.report.tables import number, table_of_milestones
 
 
 def build_sections(runs: Sequence[Run], headlines: Sequence[Headline]) -> list[Section]:
     """The sections that the runs have data for."""
     sections = (
         _learning(runs, headlines),
+        surgery(runs),
         attention(runs),
+        _attention_factors(runs),
         fourier(runs),
         _attribution(runs),
         _shortcut(runs),
         _effective_rank(runs),
         ablations(runs),
+        scale_reliance(runs),
         _dynamics(runs),
     )
     return [section for section in sections if section]
@@ -41,11 +46,12 @@ def _milestones(headlines: Sequence[Headline]) -> Figure:
         slug="milestones",
         title="When each seed memorised and generalised",
         caption="One row per cell, one marker per seed and rule. The gap between open and filled markers is "
-        "the delay that grokking names. A rule that a seed never met has no marker.",
+        "the delay that grokking names. A rule that a seed never met, or met before it was forked, has no "
+        "marker.",
         panels=(Panel(draw_milestones(headlines)),),
         table=table_of_milestones(headlines),
         width="full",
-        key=("memorisation", "accuracy", "loss"),
+        key=("memorisation", "accuracy", "loss", *(["fork"] if any(h.fork for h in headlines) else [])),
     )
 
 
@@ -57,6 +63,29 @@ def _loss_and_accuracy(runs: Sequence[Run]) -> Figure:
         curves.compute_learning(runs),
         width="large",
         scale="log",
+    )
+
+
+def _attention_factors(runs: Sequence[Run]) -> Section | None:
+    panels = curves.compute_factors(runs)
+    if not panels:
+        return None
+    figure = lines_figure(
+        "factors",
+        "Attention factors and the entropies that they give",
+        "Mean over layers and heads. Dotted: the entropy that the factors were solved for. The farthest that "
+        f"any head was from it: {number(curves.farthest_from_target(runs))} nats. {BAND}",
+        panels,
+        width="large",
+        reference="target",
+    )
+    return Section(
+        slug="attention-factors",
+        title="Attention factors",
+        lead="Some cells were trained with the attention entropies of another run: each head's scores are "
+        "multiplied by the factor at which its entropy is the given one.",
+        figures=(figure,),
+        definitions=definitions.FACTORS,
     )
 
 

@@ -36,11 +36,17 @@ def _scientific(digits: str) -> str:
 
 def table_of_lines(panels: Sequence[Lines]) -> Table:
     """One row per curve, one column per chosen step: mean over seeds, with their minimum and maximum."""
-    longest = max((c.steps for p in panels for c in p.curves), key=len)
-    picks = longest[np.unique(np.linspace(0, len(longest) - 1, COLUMNS).round().astype(int))]
+    picks = picked([c.steps for p in panels for c in p.curves])
     rows = tuple((*_names(p, c), *_at_steps(c, picks)) for p in panels for c in p.curves)
     header = ("panel", "cell", "split", *(f"step {s:,}" for s in picks))
-    return Table(header, rows, "Mean over seeds [minimum, maximum], at a few of the steps.")
+    note = "Mean over seeds [minimum, maximum], at a few of the steps, or at the last drawn one before."
+    return Table(header, rows, note)
+
+
+def picked(steps: Sequence[np.ndarray]) -> np.ndarray:
+    """A few steps for the columns of a table: evenly spaced ones of the longest of several lists of steps."""
+    longest = max(steps, key=len)
+    return longest[np.unique(np.linspace(0, len(longest) - 1, COLUMNS).round().astype(int))]
 
 
 def _names(panel: Lines, c: Curve) -> tuple[str, str, str]:
@@ -51,8 +57,9 @@ def _at_steps(c: Curve, picks: np.ndarray) -> list[str]:
     mean, low, high = over_seeds(c.values)
     cells = []
     for pick in picks:
-        at = np.flatnonzero(c.steps == pick)
-        cells.append(_spread(*(float(x[at[0]]) for x in (mean, low, high))) if at.size else "&ndash;")
+        at = np.searchsorted(c.steps, pick, side="right") - 1
+        covered = at >= 0 and pick <= c.steps[-1]
+        cells.append(_spread(*(float(x[at]) for x in (mean, low, high))) if covered else "&ndash;")
     return cells
 
 
@@ -89,20 +96,10 @@ def table_of_spectrum(arrays: Sequence[StepArray], top: int = 6) -> Table:
     return Table(header, tuple(rows), "Frequency: norm, strongest first, last checkpoint.")
 
 
-def table_of_ablation(pairs: Sequence[tuple[StepArray, str]]) -> Table:
-    """One row per cell, split and pathway set: change in loss at the last checkpoint."""
-    rows = []
-    for a, split in pairs:
-        for name, *spread in zip(a.coords[0], *over_seeds(a.values[:, -1]), strict=True):
-            rows.append((a.cell.label, split, str(name), _spread(*map(float, spread))))
-    header = ("cell", "split", "pathways", "change in loss (nats)")
-    return Table(header, tuple(rows), "Mean over seeds [minimum, maximum], last checkpoint.")
-
-
 def table_of_milestones(headlines: Sequence[Headline]) -> Table:
     """One row per cell and seed: the step of each milestone."""
     rows = [
-        (h.cell.label, str(seed), *(_step(by[seed]) for by in _rules(h)))
+        (h.cell.label, str(seed), *(_milestone(h, rule, seed) for rule in _RULES))
         for h in headlines
         for seed in h.steps.accuracy
     ]
@@ -110,9 +107,11 @@ def table_of_milestones(headlines: Sequence[Headline]) -> Table:
     return Table(header, tuple(rows), "First evaluated step; a dash where the run ended before.")
 
 
-def _rules(h: Headline) -> tuple:
-    return h.steps.memorisation, h.steps.accuracy, h.steps.loss
+_RULES = ("memorisation", "accuracy", "loss")
 
 
-def _step(step: int | None) -> str:
+def _milestone(h: Headline, rule: str, seed: int) -> str:
+    if seed in h.before_fork(rule):
+        return "before the fork"
+    step = getattr(h.steps, rule)[seed]
     return "&ndash;" if step is None else f"{step:,}"

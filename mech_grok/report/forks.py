@@ -1,0 +1,79 @@
+"""Forked runs, each beside the run that it began from."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mech_grok.futures import Futures, compare_futures, steps_at_fork
+from mech_grok.generalisation import GeneralisationSteps
+from mech_grok.report.cells import Cell, Run, identify
+from mech_grok.report.labels import cell_label
+from mech_grok.report.style import lighten, placement_colour
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A forked cell whose parent can still be read.
+
+    Attributes:
+        cell, parent: how the two appear on the page; the parent's own place on it, if it has one.
+        futures: when each generalised, seed by seed.
+        at_fork: what the parent had reached when they parted.
+    """
+
+    cell: Cell
+    parent: Cell
+    futures: Futures
+    at_fork: GeneralisationSteps
+
+
+def compute_forks(runs: Sequence[Run]) -> tuple[Fork, ...]:
+    """One Fork per forked run of which the parent is there, evaluated and of the same seeds."""
+    forks = []
+    for cell, run, parent_cell, parent in with_parents(runs):
+        at = run.config.first_step
+        futures = compare_futures(parent.metrics, run.metrics, at)
+        forks.append(Fork(cell, parent_cell, futures, steps_at_fork(parent.metrics, at)))
+    return tuple(forks)
+
+
+def with_parents(runs: Sequence[Run]) -> list[tuple[Cell, Run, Cell, Run]]:
+    """Per forked run: its cell, the run, its parent's cell and its parent."""
+    cells = identify(runs)
+    places = {_identity(run): cell for cell, run in zip(cells, runs, strict=True)}
+    forked = list(_forked(runs, cells))
+    for _, _, parent in forked:
+        place = len(places)
+        places.setdefault(_identity(parent), _guest(parent, place, cells))
+    return [(cell, run, places[_identity(parent)], parent) for cell, run, parent in forked]
+
+
+def guests(runs: Sequence[Run]) -> tuple[Cell, ...]:
+    """The parents that are drawn beside their forks without being among the runs of the page."""
+    cells = {cell.index: cell for _, _, cell, _ in with_parents(runs) if cell.index >= len(runs)}
+    return tuple(cells.values())
+
+
+def _forked(runs: Sequence[Run], cells: Sequence[Cell]) -> Iterator[tuple[Cell, Run, Run]]:
+    for cell, run in zip(cells, runs, strict=True):
+        parent = run.parent if run.config.surgery else None
+        if parent is not None and parent.metrics["evaluated"].any():
+            seeds = set(parent.metrics["seed"].values.tolist())
+            if seeds >= set(run.metrics["seed"].values.tolist()):
+                yield cell, run, parent
+
+
+def _identity(run: Run) -> tuple[str, str]:
+    return run.name, run.config.model_dump_json()
+
+
+def _guest(run: Run, index: int, cells: Sequence[Cell]) -> Cell:
+    placement = run.config.model.placement
+    colour = placement_colour(placement)
+    taken = any(cell.colour == colour for cell in cells)
+    return Cell(
+        index=index,
+        name=run.name,
+        label=cell_label(run.name, run.config),
+        specifier=placement.specifier,
+        colour=lighten(colour, 0.65) if taken else colour,
+    )
