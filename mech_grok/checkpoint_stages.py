@@ -1,29 +1,21 @@
 """The stages that look at every checkpoint of a run: probe and ablate. Both can be repeated and resumed."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
 
-import torch
 import xarray as xr
 
 from mech_grok.array_store import StepStore
 from mech_grok.errors import UserError
 from mech_grok.interventions import ablate
 from mech_grok.model import GrokTransformer
+from mech_grok.parallel import in_order
 from mech_grok.probes import PROBES, Anchor, Anchors, find_probe, measure
 from mech_grok.probes.measure import needs_of
 from mech_grok.probes.observation import observe
 from mech_grok.progress import Progress, say
 from mech_grok.run import Run
 from mech_grok.run_writer import locked
-
-T = TypeVar("T")
-
-_MOST_AT_ONCE = 8  # a checkpoint in work at p = 113 takes about 0.6 GiB
 
 Models = dict[int, GrokTransformer]
 """Seed -> its model at one checkpoint."""
@@ -49,21 +41,29 @@ def probe_run(run: Run, names: Sequence[str] = ()) -> None:
 
     def at_checkpoint(seed: int, model: GrokTransformer, asked: Sequence[str]) -> Mapping[str, xr.Dataset]:
         found = measure(model, run.config.task.task, run.split(seed), asked, anchors[seed])
-        return {name: _with_final_step(data, name, final) for name, data in found.items()}
+        return {
+            name: _with_final_step(data, final) if PROBES[name].reads_final else data
+            for name, data in found.items()
+        }
 
     _at_every_checkpoint(run, stores, lacking, at_checkpoint, "probes")
 
 
 def ablate_run(run: Run) -> None:
-    """Score the ablation grid at every checkpoint and seed; what is there already is kept."""
-    store = _store(run, "ablations.zarr")
+    """Score the ablation grid at every checkpoint and seed; what is there already is kept.
+
+    Key frequencies are those of the last checkpoint on disk; where a run has gone on since, every checkpoint
+    is scored again.
+    """
+    store, final = _store(run, "ablations.zarr"), _checkpoints(run)[-1]
+    anchors = {seed: _anchors(run, seed, final, ["key_frequencies"]) for seed in run.seeds}
 
     def at_checkpoint(seed: int, model: GrokTransformer, asked: Sequence[str]) -> Mapping[str, xr.Dataset]:
-        return {"ablations": ablate(model, run.config.task.task, run.split(seed))}
+        found = ablate(model, run.config.task.task, run.split(seed), anchors[seed])
+        return {"ablations": _with_final_step(found, final)}
 
-    _at_every_checkpoint(
-        run, {"ablations": store}, {"ablations": store.missing_steps()}, at_checkpoint, "ablations"
-    )
+    lacking = {"ablations": store.missing_steps(final_step=final)}
+    _at_every_checkpoint(run, {"ablations": store}, lacking, at_checkpoint, "ablations")
 
 
 def _store(run: Run, name: str) -> StepStore:
@@ -94,12 +94,10 @@ def _anchors(run: Run, seed: int, final: int, names: Sequence[str]) -> Anchors:
         needs = needs_of(probes, model)
         return Anchor(partial(observe, model, run.config.task.task, run.split(seed), needs))
 
-    return Anchors(initial=at(0), final=at(final))
+    return Anchors(initial=at(run.config.first_step), final=at(final))
 
 
-def _with_final_step(data: xr.Dataset, name: str, final: int) -> xr.Dataset:
-    if not PROBES[name].reads_final:
-        return data
+def _with_final_step(data: xr.Dataset, final: int) -> xr.Dataset:
     what = {"long_name": "last checkpoint", "units": "step", "definition": "Where key frequencies are from."}
     return data.assign(final_step=((), float(final), what))
 
@@ -118,52 +116,16 @@ def _at_every_checkpoint(
             say(f"{run.path}: {what} are there already")
             return
 
-        def at_step(step: int, models: Models) -> dict[str, list[xr.Dataset]]:
+        def at_step(item: tuple[int, Models]) -> tuple[int, dict[str, list[xr.Dataset]]]:
+            step, models = item
             asked = [name for name, missing in lacking.items() if step in missing]
             per_seed = [at_checkpoint(seed, model, asked) for seed, model in models.items()]
-            return {name: [arrays[name] for arrays in per_seed] for name in asked}
+            return step, {name: [arrays[name] for arrays in per_seed] for name in asked}
+
+        with_models = ((step, {seed: run.model(seed, step) for seed in run.seeds}) for step in steps)
 
         with Progress(f"{run.name} {what}", len(steps), unit="checkpoint") as progress:
-            for done, (step, found) in enumerate(_in_parallel(run, steps, at_step), start=1):
+            for done, (step, found) in enumerate(in_order(with_models, at_step), start=1):
                 for name, per_seed in found.items():
                     stores[name].write(step, per_seed)
                 progress.update(done)
-
-
-def _in_parallel(
-    run: Run, steps: Sequence[int], at_step: Callable[[int, Models], T]
-) -> Iterator[tuple[int, T]]:
-    """What `at_step` gives at each step, in order; as many at once as there are threads.
-
-    Hooked passes go in small batches, over which the threads of one pass wait for each other more than they
-    work, so each checkpoint gets one thread. Models are built here: TransformerLens' warnings are silenced
-    for the whole process while one is.
-    """
-    with _one_thread() as threads, ThreadPoolExecutor(min(threads, _MOST_AT_ONCE)) as pool:
-        waiting: deque[tuple[int, Future[T]]] = deque()
-        try:
-            for step in steps:
-                models = {seed: run.model(seed, step) for seed in run.seeds}
-                waiting.append((step, pool.submit(at_step, step, models)))
-                if len(waiting) > min(threads, _MOST_AT_ONCE):  # one more, so that nobody idles meanwhile
-                    yield _result(waiting.popleft())
-            while waiting:
-                yield _result(waiting.popleft())
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _result(done: "tuple[int, Future[T]]") -> tuple[int, T]:
-    step, future = done
-    return step, future.result()
-
-
-@contextmanager
-def _one_thread() -> Iterator[int]:
-    """One thread per torch operation inside; gives the number that there was before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield before
-    finally:
-        torch.set_num_threads(before)

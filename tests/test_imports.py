@@ -9,23 +9,29 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"errors", "placement", "task", "config", "config_file"},
+    {"errors", "placement", "task", "config", "config_difference", "config_file"},
     {"model"},
     {"training"},
     {
+        "factor_record",
+        "followed_curve",
+        "futures",
         "generalisation",
         "phases",
         "array_store",
         "environment",
+        "parallel",
         "progress",
         "signals",
         "run",
         "run_writer",
+        "surgery",
         "train_stage",
     },
     {"probes", "interventions"},
-    {"checkpoint_stages", "report"},
-    {"study", "listing"},
+    {"checkpoint_stages", "patch_stage", "report"},
+    {"origins"},
+    {"study", "listing", "fork_run"},
     {"cli"},
     {"", "__main__"},
 )

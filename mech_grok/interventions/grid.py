@@ -1,30 +1,33 @@
-"""The ablation grid: what taking a norm off, or putting one on, changes in loss and accuracy.
+"""The ablation grid: what every intervention on every set of pathways changes, at one checkpoint.
 
-A model with some norms bypassed or inserted computes what a model of another placement computes with the
-same weights. So each distinct placement of the grid is run once, with the fast forward pass of training.
+Change in loss, accuracy, attention entropy, restricted and excluded loss and effective rank; what sets of
+pathways do beyond the sum of their members; and how the loss answers to longer inputs and sharper attention.
 """
 
-import itertools
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Int
-from torch import Tensor
+from jaxtyping import Float, Int
 
-from mech_grok.config import ModelConfig
-from mech_grok.interventions.hooks import LAYER_AFFINE, normalised_pathways
+from mech_grok.interventions.changes import (
+    INTERVENTIONS,
+    Change,
+    Pathways,
+    change_of,
+    scaling_of,
+    sharpening,
+)
+from mech_grok.interventions.grid_labels import labelled
+from mech_grok.interventions.pass_scores import MEASURES, Examination, all_scores, quick_scores
+from mech_grok.interventions.passes import Subject, passes_under, subject_of
 from mech_grok.model import GrokTransformer
-from mech_grok.model.norm_sites import pathway_sites
-from mech_grok.placement import Pathway, Placement
+from mech_grok.probes.fast_products import FastProducts
+from mech_grok.probes.key_frequencies import OPERATIONS, frozen_key_frequencies, key_frequency_hooks
+from mech_grok.probes.logit_projections import waves_of
+from mech_grok.probes.observation import Anchors, Needs, Observation, observe
 from mech_grok.task import Split, Task
-from mech_grok.training.forward import fast_logits
-from mech_grok.training.loss import Score, score
-
-Intervention = Literal["bypass", "insert"]
-Pathways = frozenset[Pathway]
 
 PATHWAY_SETS: dict[str, Pathways] = {
     "q": frozenset({"q"}),
@@ -37,127 +40,133 @@ PATHWAY_SETS: dict[str, Pathways] = {
 }
 """The sets of pathways that the grid intervenes on, in all layers at once."""
 
-_CHUNK = 2048  # pairs in one pass: what keeps the MLP's activations in cache
+FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""What inputs and attention scores are multiplied by: powers of two, which round nothing."""
 
-_CHANGE = "intervened minus untouched; NaN where the intervention applies to no pathway of the set"
-_ATTRIBUTES = {
-    "loss": (
-        "cross-entropy of the untouched model",
-        "nats",
-        "of its own logits at = (no initial prediction subtracted), mean over the pairs of the split",
-    ),
-    "accuracy": ("accuracy of the untouched model", "1", "share of right answers in the split"),
-    "loss_change": ("change in cross-entropy", "nats", _CHANGE),
-    "accuracy_change": ("change in accuracy", "1", _CHANGE),
-}
+_DONOR_SEED = 0
+
+Scores = Mapping[Change, Float[np.ndarray, "measure split"]]
 
 
-def ablate(model: GrokTransformer, task: Task, split: Mapping[Split, Int[np.ndarray, " n"]]) -> xr.Dataset:
+def ablate(
+    model: GrokTransformer,
+    task: Task,
+    split: Mapping[Split, Int[np.ndarray, " n"]],
+    anchors: Anchors | None = None,
+) -> xr.Dataset:
     """Score every intervention on every set of pathways, at one checkpoint of one seed.
 
-    `bypass` takes the norm off the normalised pathways of a set, `insert` puts one on those without (see
-    `mech_grok.interventions.hooks`), in all layers.
+    Every intervention of `mech_grok.interventions` acts in all layers. Each distinct forward pass is run
+    once. Of a diverged model every value is NaN.
 
     Args:
         model: the untouched model.
         task: whose pairs it is scored on.
-        split: indices into `task.pairs()`.
+        split: indices into `task.pairs()` of the training and of the test set.
+        anchors: of the training that the model comes from, whose last checkpoint has the key frequencies;
+            without any, those of this model.
 
     Returns:
-        `loss_change` and `accuracy_change` (intervention, pathways, split); `loss` and `accuracy` (split)
-        of the untouched model.
+        For each measure x of `MEASURES`: `x` (split) of the untouched model, `x_change` and `x_interaction`
+        (intervention, pathways, split). `scale_loss_change` and `scale_accuracy_change` (pathways, factor,
+        split); `temperature_loss_change`, `temperature_accuracy_change` and `temperature_entropy_change`
+        (factor, split). Each carries its long_name, units and definition.
 
     Raises:
-        ValueError: the model is not one of this task's p.
+        ValueError: the model is not one of this task's p, or there are no training pairs.
     """
     if model.cfg.d_vocab != task.p + 1:
         raise ValueError(f"the task has p = {task.p}, the model was built for p = {model.cfg.d_vocab - 1}")
-    normalised = normalised_pathways(model.config)
-    outcomes = {
-        (i, name): _after(i, normalised, chosen)
-        for i in get_args(Intervention)
-        for name, chosen in PATHWAY_SETS.items()
-    }
-    scores = {x: _scores(model, task, split, x) for x in {normalised, *outcomes.values()}}
-    untouched = scores[normalised]
-    not_applicable = np.full_like(untouched, np.nan)
-    changes = [not_applicable if x == normalised else scores[x] - untouched for x in outcomes.values()]
-    shape = (len(get_args(Intervention)), len(PATHWAY_SETS), *untouched.shape)
-    return _dataset(untouched, np.stack(changes).reshape(shape), list(split))
+    labels = {"pathways": list(PATHWAY_SETS), "split": list(split), "factor": list(FACTORS)}
+    if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+        return labelled({}, labels)
+    config = model.config
+    cells = [[change_of(config, i, x) for x in PATHWAY_SETS.values()] for i in INTERVENTIONS]
+    scalings = [[scaling_of(config, x, f) for f in FACTORS] for x in PATHWAY_SETS.values()]
+    sharpenings = [sharpening(f) for f in FACTORS]
+    with torch.no_grad(), FastProducts():
+        seen = observe(model, task, split, Needs(_key_frequency_needs(model, anchors)), anchors)
+        in_full = {Change(), *(x for row in cells for x in row if x is not None)}
+        quick = {x for row in [*scalings, sharpenings] for x in row}
+        scores = _scores(seen, _subject(model, seen), in_full, quick)
+    return labelled({**_grid(scores, cells), **_responses(scores, scalings, sharpenings)}, labels)
 
 
-def _after(intervention: Intervention, normalised: Pathways, chosen: Pathways) -> Pathways:
-    """The pathways that are normalised after an intervention."""
-    return normalised - chosen if intervention == "bypass" else normalised | chosen
+def _key_frequency_needs(model: GrokTransformer, anchors: Anchors | None) -> tuple[str, ...]:
+    known = anchors is not None and (anchors.final is not None or anchors.key_frequencies is not None)
+    return () if known else key_frequency_hooks(model)
 
 
-def _dataset(untouched: np.ndarray, changes: np.ndarray, splits: list[Split]) -> xr.Dataset:
-    """Label scores [split, 2] and their changes [intervention, pathways, split, 2]."""
-    dims = ("intervention", "pathways", "split")
-    arrays = {
-        "loss": (dims[-1:], untouched[..., 0]),
-        "accuracy": (dims[-1:], untouched[..., 1]),
-        "loss_change": (dims, changes[..., 0]),
-        "accuracy_change": (dims, changes[..., 1]),
-    }
-    keys = ("long_name", "units", "definition")
-    return xr.Dataset(
-        {name: (*array, dict(zip(keys, _ATTRIBUTES[name], strict=True))) for name, array in arrays.items()},
-        coords={
-            "intervention": list(get_args(Intervention)),
-            "pathways": list(PATHWAY_SETS),
-            "split": splits,
-        },
-    )
+def _subject(model: GrokTransformer, seen: Observation) -> Subject:
+    return subject_of(model, seen.tokens, seen.indices("train"), donors_of(seen.split, len(seen.tokens)))
 
 
-@torch.inference_mode()
-def _scores(
-    model: GrokTransformer, task: Task, split: Mapping[Split, np.ndarray], normalised: Pathways
-) -> np.ndarray:
-    """Loss and accuracy, [split, 2], of the model with norms on these pathways."""
-    config = _with_norms_on(model.config, normalised)
-    parameters = _with_affines({n: p[None] for n, p in model.named_parameters()}, config)
-    results = []
-    for indices in split.values():
-        pairs = task.pairs()[indices]
-        answers = torch.from_numpy(task.answers(pairs)).to(model.W_E.device)
-        logits = _logits(parameters, torch.from_numpy(pairs).to(answers.device), config)
-        results.append(_as_floats(score(logits, answers, config.loss_scale)))
-    return np.array(results)
+def donors_of(split: Mapping[Split, Int[torch.Tensor, " _"]], n_pairs: int) -> Int[torch.Tensor, " n"]:
+    """For every pair the one that `resample` reads of: a permutation of each split, the same each time."""
+    generator = torch.Generator().manual_seed(_DONOR_SEED)
+    donors = torch.arange(n_pairs)
+    for index in split.values():
+        donors[index] = index[torch.randperm(len(index), generator=generator)]
+    return donors
 
 
-def _as_floats(scored: Score) -> tuple[float, float]:
-    return scored.loss.item(), scored.accuracy.item()
+def _scores(seen: Observation, subject: Subject, in_full: set[Change], quick: set[Change]) -> Scores:
+    """Each change's measures: all of them, or the first three and nan."""
+    exam = Examination(seen.answers, seen.split, seen.unembed.loss_scale, _waves_of_keys(seen))
+    found = {}
+    for change, passed in passes_under(subject, [*in_full, *quick]):
+        found[change] = (all_scores if change in in_full else quick_scores)(exam, passed)
+    return found
 
 
-def _logits(parameters: dict[str, Tensor], pairs: Int[Tensor, "n 2"], config: ModelConfig) -> Tensor:
-    return torch.cat([fast_logits(parameters, chunk[None], config)[0] for chunk in pairs.split(_CHUNK)])
+def _waves_of_keys(seen: Observation) -> Float[torch.Tensor, "key 2 p"]:
+    keys = frozen_key_frequencies(seen) if seen.task.operation in OPERATIONS else ()
+    return waves_of(seen.task.p).to(seen.tokens.device)[list(keys)]
 
 
-def _with_norms_on(config: ModelConfig, normalised: Pathways) -> ModelConfig:
-    """The same model with norms on exactly these pathways; its norms elsewhere stay."""
-    arrangement = config.placement.arrangement
-    if arrangement == "mlp-inpnorm" and "mlp" not in normalised:
-        arrangement = "pre"
-    return config.model_copy(update={"placement": Placement(normalised, arrangement)})
-
-
-def _with_affines(parameters: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """The parameters, with gain and bias for the norms that the model was not built with."""
-    filled = dict(parameters)
-    for layer, (pathway, site) in itertools.product(range(config.n_layers), pathway_sites(config).items()):
-        if site.affine and f"blocks.{layer}.{site.affine}.w" not in parameters:
-            affine = _layer_affine(parameters, f"blocks.{layer}.{LAYER_AFFINE[pathway]}", config)
-            filled |= {f"blocks.{layer}.{site.affine}.{leaf}": value for leaf, value in affine.items()}
-    return filled
-
-
-def _layer_affine(parameters: dict[str, Tensor], owner: str, config: ModelConfig) -> dict[str, Tensor]:
-    """The layer's own gain and bias, or 1 and 0 where it has none."""
-    identity = {"w": 1.0, "b": 0.0} if config.norm == "ln" else {"w": 1.0}
-    like = parameters["embed.W_E"]
+def _grid(scores: Scores, cells: Iterable[Iterable[Change | None]]) -> dict[str, np.ndarray]:
+    """Every measure of the untouched model, and its changes and interactions, by name."""
+    untouched = scores[Change()]
+    nothing = np.full_like(untouched, np.nan)
+    change = np.array(
+        [[nothing if x is None else scores[x] - untouched for x in row] for row in cells]
+    )  # [intervention, pathways, measure, split]
+    interaction = _interactions(change)
     return {
-        leaf: parameters.get(f"{owner}.{leaf}", like.new_full((1, config.d_model), value))
-        for leaf, value in identity.items()
+        name + suffix: values[..., i, :]
+        for suffix, values in (("", untouched), ("_change", change), ("_interaction", interaction))
+        for i, name in enumerate(MEASURES)
+    }
+
+
+def _interactions(
+    change: Float[np.ndarray, "intervention pathways measure split"],
+) -> Float[np.ndarray, "intervention pathways measure split"]:
+    """What each set does beyond the sum of its members alone; nan for single pathways.
+
+    A member on which an intervention does not apply adds nothing, a value that is nan for another reason nan.
+    """
+    names = list(PATHWAY_SETS)
+    applies = ~np.isnan(change[:, :, :1]).all(axis=-1, keepdims=True)
+    alone = np.where(applies, change, 0.0)
+    found = np.full_like(change, np.nan)
+    for i, members in enumerate(PATHWAY_SETS.values()):
+        if len(members) > 1:
+            found[:, i] = change[:, i] - alone[:, [names.index(x) for x in members]].sum(axis=1)
+    return found
+
+
+def _responses(
+    scores: Scores, scalings: Iterable[Iterable[Change]], sharpenings: Iterable[Change]
+) -> dict[str, np.ndarray]:
+    """Changes of loss, accuracy and entropy under factors on inputs and on attention scores, by name."""
+    untouched = scores[Change()][:3]
+    of_inputs = np.array([[scores[x][:3] - untouched for x in row] for row in scalings])
+    of_scores = np.array([scores[x][:3] - untouched for x in sharpenings])
+    return {
+        "scale_loss_change": of_inputs[..., 0, :],
+        "scale_accuracy_change": of_inputs[..., 1, :],
+        "temperature_loss_change": of_scores[:, 0],
+        "temperature_accuracy_change": of_scores[:, 1],
+        "temperature_entropy_change": of_scores[:, 2],
     }

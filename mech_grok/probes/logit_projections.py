@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mech_grok.probes.fourier_basis import fourier_basis, frequencies
+from mech_grok.training.loss import cross_entropy
 
 _LARGEST_EXPONENT = 300.0
 """Two exponentials up to e^300 multiply without overflow, and what underflows in one is nothing beside 1."""
@@ -120,6 +121,24 @@ def sum_tables(
         waves: of the frequencies asked for.
     """
     return waves.mT @ (waves @ means)
+
+
+def sum_table(
+    logits: Float[Tensor, "n p"], answers: Int[Tensor, " n"], waves: Float[Tensor, "frequency 2 p"]
+) -> Float[Tensor, "p p"]:
+    """The logits of all pairs on cosines and sines of their answer, all frequencies together."""
+    return sum_tables(answer_means(logits, answers), waves).sum(0)
+
+
+def restricted_losses(
+    table: Float[Tensor, "p p"],
+    mean: Float[Tensor, " p"],
+    answers: Int[Tensor, " n"],
+    loss_scale: float,
+) -> Float[Tensor, " n"]:
+    """Cross-entropy of each pair's row of a `sum_table`, with the mean logit of each class added back."""
+    right = torch.arange(len(table), device=table.device)
+    return cross_entropy(table + mean, right, loss_scale)[answers]
 
 
 def block_projections(varying: Float[Tensor, "n p"], waves: Float[Tensor, "frequency 2 p"]) -> Blocks:

@@ -33,6 +33,7 @@ from mech_grok.probes.logit_projections import (
     cosine_norms,
     cosine_table,
     losses_without,
+    restricted_losses,
     split_amplitudes,
     sum_share,
     sum_tables,
@@ -103,10 +104,11 @@ def _with_and_without(
     cosines = cosine_table(cosine_amplitudes(means, waves), waves)
     restricted, answers = sums + logits.mean, torch.arange(len(sums), device=sums.device)
     scale = seen.unembed.loss_scale
+    losses = restricted_losses(sums, logits.mean, seen.answers, scale)
     tables = scale * torch.stack([sums, cosines])
     excluded = losses_without(scale * (logits.varying + logits.mean), tables, seen.answers)
     return {
-        "restricted_loss": seen.split_means(cross_entropy(restricted, answers, scale)[seen.answers]),
+        "restricted_loss": seen.split_means(losses),
         "restricted_accuracy": seen.split_means(correct(restricted, answers)[seen.answers]),
         "restricted_variance": sum_share(logits.varying, seen.answers, waves),
         "trig_loss": cross_entropy(cosines, answers, scale).mean(),

@@ -85,6 +85,19 @@ def effective_rank(sigma: Float[Tensor, " k"]) -> float:
     return math.exp(share_entropy(sigma.square()))
 
 
+def effective_rank_of_vectors(x: Float[Tensor, "n d"]) -> float:
+    """`effective_rank` of the singular values of vectors, uncentred; nan for none or if not finite.
+
+    From the product x^T x in float64: what it loses is below 1e-15 of the sum, which adds 1e-11 at most.
+    """
+    x = x.double()
+    product = x.T @ x
+    if not len(x) or not product.isfinite().all():
+        return math.nan
+    power = torch.linalg.eigvalsh(product).clamp(min=0.0)
+    return math.exp(share_entropy(power))
+
+
 def roy_vetterli_rank(sigma: Float[Tensor, " k"]) -> float:
     """Exponential of the entropy of `sigma / sum sigma` (Roy and Vetterli, 2007); nan for all 0."""
     return math.exp(share_entropy(sigma))

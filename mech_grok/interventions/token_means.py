@@ -1,0 +1,58 @@
+"""What a model computes at its hook points on given tokens: all of it, or the mean per position."""
+
+from collections.abc import Collection
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+from transformer_lens import HookedTransformer
+from transformer_lens.hook_points import HookPoint
+
+from mech_grok.probes.observation import Hooks, Needs, passes, run
+
+
+def activations_on(
+    model: HookedTransformer, tokens: Int[Tensor, "n 3"], names: Collection[str]
+) -> dict[str, Shaped[Tensor, "n pos ..."]]:
+    """Hook point -> its activations at the three positions, of the model without further hooks.
+
+    Raises:
+        ValueError: there are no tokens.
+    """
+    _refuse_none(tokens)
+    return run(model, tokens.to(model.W_E.device), Needs(at_all_positions=list(names))).at_all_positions
+
+
+def means_over(
+    model: HookedTransformer, tokens: Int[Tensor, "n 3"], names: Collection[str]
+) -> dict[str, Float[Tensor, "pos ..."]]:
+    """Hook point -> the mean over tokens of its activations, per position, taken in float64.
+
+    Raises:
+        ValueError: there are no tokens.
+    """
+    _refuse_none(tokens)
+    sums: dict[str, Tensor] = {}
+    hooks: Hooks = [(name, partial(_add, to=sums)) for name in dict.fromkeys(names)]
+    with torch.no_grad(), model.hooks(fwd_hooks=list(hooks)):
+        for batch in passes(tokens.to(model.W_E.device)):
+            model(batch)
+    return {name: (total / len(tokens)).to(model.cfg.dtype) for name, total in sums.items()}
+
+
+def at_last_positions(
+    of_positions: Shaped[Tensor, "pos ..."], activation: Shaped[Tensor, "n some ..."]
+) -> Shaped[Tensor, "n some ..."]:
+    """One value per position, for every example of an activation that carries the last positions only."""
+    return of_positions[-activation.shape[1] :].expand_as(activation).contiguous()
+
+
+def _add(activation: Tensor, hook: HookPoint, *, to: dict[str, Tensor]) -> None:
+    total = activation.double().sum(0)
+    to[str(hook.name)] = total + to[str(hook.name)] if hook.name in to else total
+
+
+def _refuse_none(tokens: Tensor) -> None:
+    if not len(tokens):
+        raise ValueError("no tokens were given, over which nothing can be measured")
