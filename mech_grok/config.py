@@ -1,11 +1,9 @@
-"""The frozen tree of everything that defines a study, and its cells.
+"""The frozen tree of everything that defines a cell: task, model, optimiser, training, where it begins.
 
-A study is one setting of task, model, optimiser and training, with a `grid` of values to vary; each point
-of the grid is a cell. Every default is stated here, once.
+Every default is stated here, once.
 """
 
-import itertools
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic import (
@@ -20,9 +18,6 @@ from pydantic import (
 
 from mech_grok.placement import NormKind, Placement, all_placements
 from mech_grok.task import Operation, Task
-
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-_CELL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
 
 
 class _Frozen(pydantic.BaseModel):
@@ -125,9 +120,9 @@ class ModelConfig(_Frozen):
     def attention_factors(self) -> tuple[tuple[float, ...], ...] | None:
         """The factor of every layer and head; None if the model has none."""
         given = self.attention_factor
-        if isinstance(given, float):
-            return ((given,) * self.n_heads,) * self.n_layers
-        return given
+        if given is None or isinstance(given, tuple):
+            return given
+        return ((given,) * self.n_heads,) * self.n_layers
 
     @property
     def loss_scale(self) -> float:
@@ -281,83 +276,3 @@ class CellConfig(_Frozen):
         """Steps with a checkpoint: the first, every multiple of `checkpoint_every`, and the last."""
         first, last, every = self.first_step, self.training.steps, self.training.checkpoint_every
         return tuple(sorted({first, *range(0, last + 1, every), last} - set(range(first))))
-
-
-CellName = Annotated[str, Field(pattern=_CELL_NAME)]
-
-
-class StudyConfig(CellConfig):
-    """A cell's settings, and what varies from cell to cell.
-
-    Either a `grid` of values, dotted key -> list (`model.placement: [M, off]`), each combination a cell; or
-    `cells`, name -> {dotted key: value}, each entry a cell. A cell that begins from or follows another one
-    comes after it.
-    """
-
-    study: str = Field(pattern=_NAME)
-    description: str = ""
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    cells: dict[CellName, dict[str, Any]] = {}
-
-    @model_validator(mode="after")
-    def _every_cell_is_valid(self) -> "StudyConfig":
-        if self.grid and self.cells:
-            raise ValueError("a study has a grid or cells, not both")
-        names = [name for name, _ in self._points()]
-        if len(set(names)) < len(names):
-            raise ValueError(f"the grid names a cell twice: {', '.join(names)}")
-        return self
-
-    @model_validator(mode="after")
-    def _parents_come_first(self) -> "StudyConfig":
-        order = list(self.all_cells())
-        for name, cell in self.all_cells().items():
-            late = [other for other in cell.builds_on if other in order[order.index(name) :]]
-            if late:
-                raise ValueError(f"cell '{name}' builds on '{late[0]}', which has to come before it")
-        return self
-
-    def all_cells(self) -> dict[str, CellConfig]:
-        """Name -> config of every cell, in order; of a grid the first axis is the slowest."""
-        return dict(self._points())
-
-    def _points(self) -> list[tuple[str, CellConfig]]:
-        base = {k: v for k, v in self.model_dump().items() if k in CellConfig.model_fields}
-        if self.cells:
-            return [(name, _cell(base, settings)) for name, settings in self.cells.items()]
-        points = []
-        for values in itertools.product(*self.grid.values()):
-            settings = dict(zip(self.grid, values, strict=True))
-            cell = _cell(base, settings)
-            points.append((_cell_name(cell, settings), cell))
-        return points
-
-
-def _cell(base: dict[str, Any], settings: dict[str, Any]) -> CellConfig:
-    for key, value in settings.items():
-        base = set_dotted(base, key, value)
-    return CellConfig.model_validate(base)
-
-
-def set_dotted(tree: dict[str, Any], key: str, value: object) -> dict[str, Any]:
-    """A copy of a nested dict with `value` at a dotted key such as `model.placement`."""
-    head, _, rest = key.partition(".")
-    if not rest:
-        return {**tree, head: value}
-    branch = tree.get(head)
-    return {**tree, head: set_dotted(branch if isinstance(branch, dict) else {}, rest, value)}
-
-
-def _cell_name(cell: CellConfig, settings: dict[str, object]) -> str:
-    """The placement, then the other varied keys: `mlp-pre`, `off_lr=0.003`."""
-    parts = [cell.model.placement.specifier]
-    for key in settings:
-        if key != "model.placement":
-            leaf: Any = cell
-            for name in key.split("."):
-                leaf = getattr(leaf, name)
-            if isinstance(leaf, pydantic.BaseModel):
-                raise ValueError(f"grid.{key} is a section; name one value of it, such as model.placement")
-            text = "-".join(map(str, leaf)) if isinstance(leaf, tuple) else str(leaf)
-            parts.append(f"{key.rpartition('.')[2]}={text}")
-    return "_".join(parts)

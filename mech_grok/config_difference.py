@@ -7,7 +7,7 @@ from mech_grok.config import CellConfig
 
 
 def first_difference(old: CellConfig, new: CellConfig) -> str | None:
-    """The first key whose values differ, as `model.placement: mlp-pre there, off asked for`; None if equal."""
+    """The first key whose values differ: `model.placement: mlp-pre there, off asked for`; None if equal."""
     return next(
         (f"{key}: {there} there, {asked} asked for" for key, there, asked in differing(old, new)), None
     )

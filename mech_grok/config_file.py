@@ -13,8 +13,9 @@ import pydantic
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from mech_grok.config import CellConfig, StudyConfig, set_dotted
+from mech_grok.config import CellConfig
 from mech_grok.errors import UserError
+from mech_grok.study_config import StudyConfig, set_dotted
 
 C = TypeVar("C", bound=CellConfig)
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mech_grok.config import CellConfig, StudyConfig
+from mech_grok.config import CellConfig
 from mech_grok.config_file import load_cell, load_study, to_yaml
 from mech_grok.errors import UserError
+from mech_grok.study_config import StudyConfig
 
 if TYPE_CHECKING:
     import mech_grok.run  # torch takes seconds to import, and a plan needs none of it

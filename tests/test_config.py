@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 from mech_grok.config import (
     CellConfig,
     ModelConfig,
-    StudyConfig,
     SurgeryConfig,
     TaskConfig,
     TrainingConfig,
-    set_dotted,
 )
 from mech_grok.config_file import load_cell, load_study, to_yaml
 from mech_grok.errors import UserError
 from mech_grok.placement import Placement, all_placements
+from mech_grok.study_config import StudyConfig, set_dotted
 
 PRESETS = Path(__file__).parents[1] / "configs"
 

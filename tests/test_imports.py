@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"errors", "placement", "task", "config", "config_difference", "config_file"},
+    {"errors", "placement", "task", "config", "config_difference", "config_file", "study_config"},
     {"model"},
     {"training"},
     {

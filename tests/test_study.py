@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from mech_grok.checkpoint_stages import probe_run
-from mech_grok.config import StudyConfig
 from mech_grok.errors import UserError
 from mech_grok.origins import parents_first
 from mech_grok.run import Run, beside
@@ -21,6 +20,7 @@ from mech_grok.study import (
     study_target,
     train_target,
 )
+from mech_grok.study_config import StudyConfig
 
 BASE: dict[str, Any] = {
     "study": "s",

@@ -14,13 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mech_grok.config import CellConfig, set_dotted
+from mech_grok.config import CellConfig
 from mech_grok.errors import UserError
 from mech_grok.interventions import bypass, insert
 from mech_grok.model import GrokTransformer
 from mech_grok.placement import Placement, all_placements
 from mech_grok.run import Run
 from mech_grok.signals import Interrupted
+from mech_grok.study_config import set_dotted
 from mech_grok.surgery import check_surgery
 from mech_grok.surgery.match_scale import match_scale
 from mech_grok.surgery.transplant import transplant
