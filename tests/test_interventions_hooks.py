@@ -167,6 +167,14 @@ def test_a_scale_of_another_model():
     assert not torch.allclose(expected, cache_of(model, tokens=TRAIN)["blocks.0.norm_k.hook_scale"].mean(0))
 
 
+def test_the_divisor_of_a_norm_that_the_model_does_not_have():
+    model, other = build("off"), build("mlp-pre", seed=1)
+    cache = cache_of(model, freeze_scale(model, {"v", "mlp"}, TRAIN, source=other))
+    divisor = cache_of(other, tokens=TRAIN)["blocks.0.norm_mlp.hook_scale"].mean(0)
+    assert_equal(cache["blocks.0.norm_mlp.hook_out"], cache["blocks.0.norm_mlp.hook_in"] / divisor)
+    assert_equal(cache["blocks.0.norm_v.hook_out"], cache["blocks.0.norm_v.hook_in"])
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -176,7 +184,7 @@ def test_a_scale_of_another_model():
             lambda: random_model(5, placement="pre"),
             "the source has d_vocab = 6; allowed: 8, that of the model",
         ),
-        (lambda: build("mlp-pre"), r"the source has no norm to take the scale of at blocks\.0\.norm_k$"),
+        (lambda: build("off"), "nothing to change at .*norm_k, .*norm_mlp; a norm is on no pathway"),
     ],
 )
 def test_a_source_that_does_not_fit_is_refused(source, message):

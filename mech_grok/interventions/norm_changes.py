@@ -128,21 +128,23 @@ def freeze_scale(
 ) -> list[Hook]:
     """Hooks that set a norm's divisor, `hook_scale`, to its mean over `tokens`, another one per position.
 
-    The norm still centres, and applies its affine. Pathways without a norm are left alone.
+    The norm still centres, and applies its affine. Pathways that have no norm in the source are left alone;
+    one that has none in the model is divided by the source's divisors, and neither centred nor given a gain.
 
     Args:
         model, pathways, layers, heads: those of `bypass`.
         tokens: over which the mean is taken, such as `run.tokens("train")`.
-        source: whose divisors are averaged, such as another checkpoint; None for the model itself, without
-            any hooks.
+        source: whose divisors are averaged, such as another checkpoint or a model of another placement; None
+            for the model itself, without any hooks.
 
     Raises:
-        ValueError: a pathway, a layer or a head that the model does not have, none of the places has a norm,
-            there are no tokens, or the source has another p or depth, or no norm there.
+        ValueError: a pathway, a layer or a head that the model does not have, none of the places has a norm
+            in the source, there are no tokens, or the source has another p, width or depth.
     """
-    places = _where(model, chosen_places(model, pathways, layers, heads), is_normalised, "a norm")
+    asked = chosen_places(model, pathways, layers, heads)
     source = model if source is None else source
-    _check_source(model, source, places)
+    _check_source(model, source)
+    places = _where(source, asked, is_normalised, "a norm")
     means = means_over(source, tokens, [_scale_of(x) for x in places])
     return at_places(model, places, heads, partial(frozen_scale, means=means))
 
@@ -194,11 +196,8 @@ def _where(
     return places
 
 
-def _check_source(model: HookedTransformer, source: HookedTransformer, places: Collection[Place]) -> None:
+def _check_source(model: HookedTransformer, source: HookedTransformer) -> None:
     for name in ("d_vocab", "d_model", "n_layers"):
         own, other = getattr(model.cfg, name), getattr(source.cfg, name)
         if own != other:
             raise ValueError(f"the source has {name} = {other}; allowed: {own}, that of the model")
-    bare = [x.norm for x in places if not is_normalised(source, x)]
-    if bare:
-        raise ValueError(f"the source has no norm to take the scale of at {', '.join(bare)}")
