@@ -3,6 +3,7 @@
 Every default is stated here, once.
 """
 
+import math
 from typing import Annotated, Literal
 
 import pydantic
@@ -160,14 +161,20 @@ class FollowEntropyConfig(_Frozen):
     """Solve the attention factors during training, so that each head's entropy follows a curve.
 
     Attributes:
-        of: whose entropies: a run whose `attention` probe is recorded (its directory, relative to the
-            folder that this run's directory is in), or a CSV file with columns step, entropy (nats) and,
-            if they differ, seed, layer, head.
+        of: a number of nats, for all heads at every step; or whose entropies: a run whose `attention` probe
+            is recorded (its directory, relative to the folder that this run's directory is in), or a CSV
+            file with columns step, entropy (nats) and, if they differ, seed, layer, head.
         every: steps between two solutions.
     """
 
-    of: str = Field(min_length=1)
+    of: float | Annotated[str, Field(min_length=1)]
     every: PositiveInt = 50
+
+    @model_validator(mode="after")
+    def _is_an_entropy_of_three_keys(self) -> "FollowEntropyConfig":
+        if not isinstance(self.of, str) and not 0 <= self.of <= math.log(3):
+            raise ValueError(f"an entropy over three keys is from 0 to log 3 = 1.0986 nats, not {self.of:g}")
+        return self
 
 
 class SurgeryConfig(_Frozen):
@@ -264,7 +271,8 @@ class CellConfig(_Frozen):
     def builds_on(self) -> tuple[str, ...]:
         """The other runs (and files) that this one needs before it can begin, as the config names them."""
         follow = self.training.follow_entropy
-        return (*([self.surgery.parent] if self.surgery else []), *([follow.of] if follow else []))
+        needed = (self.surgery and self.surgery.parent, follow and follow.of)
+        return tuple(name for name in needed if isinstance(name, str))
 
     @property
     def first_step(self) -> int:

@@ -1,4 +1,4 @@
-"""The entropies that a run is to follow: of another run's attention, or from a CSV file."""
+"""The entropies that a run is to follow: a number, those of another run's attention, or a CSV file's."""
 
 import csv
 import math
@@ -32,6 +32,9 @@ def curve_to_follow(path: Path, config: CellConfig) -> EntropyCurve | None:
     follow = config.training.follow_entropy
     if follow is None:
         return None
+    if not isinstance(follow.of, str):
+        everywhere = (1, len(config.training.seeds), *_size(config))
+        return EntropyCurve(np.array([config.first_step]), np.full(everywhere, follow.of))
     source = beside(path, follow.of)
     if source.is_dir():
         return curve_of_run(source, config)

@@ -37,8 +37,9 @@ def check_origins(cells: Cells) -> None:
         last = max(saved_steps(path / "checkpoints"), default=-1)
         if cell.surgery and last < 0:
             _check_parent(path, cell, cells)
-        if cell.training.follow_entropy and last < cell.training.steps:
-            _check_followed(path, cell.training.follow_entropy.of, cells)
+        follow = cell.training.follow_entropy
+        if follow and isinstance(follow.of, str) and last < cell.training.steps:
+            _check_followed(path, follow.of, cells)
 
 
 def _check_parent(path: Path, cell: CellConfig, cells: Cells) -> None:
@@ -67,7 +68,7 @@ def _check_followed(path: Path, of: str, cells: Cells) -> None:
 def record_followed(path: Path, cell: CellConfig) -> None:
     """Record the `attention` probe of the run whose entropies a cell follows; what is there is kept."""
     follow = cell.training.follow_entropy
-    if follow and _is_run(where := beside(path, follow.of)):
+    if follow and isinstance(follow.of, str) and _is_run(where := beside(path, follow.of)):
         from mech_grok.checkpoint_stages import probe_run
 
         probe_run(Run(where), ["attention"])

@@ -102,6 +102,18 @@ def test_every_solved_step_has_the_entropy_asked_for(tmp_path, model, tolerance)
     assert {record[name].attrs["units"] for name in ("target", "entropy")} == {"nats"}
 
 
+def test_a_number_is_followed_at_every_step(tmp_path):
+    run = train(tmp_path / "run", cell(training={"follow_entropy": {"of": 0.4, "every": 20}}))
+    for step in (0, 20, 40):
+        np.testing.assert_allclose(measured(run, 1, step), 0.4, atol=1e-9)
+
+
+@pytest.mark.parametrize("of", [-0.1, 1.0987])
+def test_numbers_that_are_no_entropy_are_refused(of):
+    with pytest.raises(ValueError, match=r"from 0 to log 3 = 1\.0986 nats, not"):
+        cell(training={"follow_entropy": {"of": of}})
+
+
 def test_float32_training_at_p_23(tmp_path):
     """With the precision of the weights: scores of order 1, times 6e-8."""
     write(tmp_path, "step,entropy\n0,0.8\n")

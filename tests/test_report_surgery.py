@@ -60,6 +60,7 @@ LABELS: list[tuple[str, str, dict[str, Any], str]] = [
     ("attn-pre-qk_entropy=off", "attn-pre-qk", {"of": "off"}, "A<sup>qk</sup> · entropy of No LN"),
     ("attn-pre-qk_entropy=off", "attn-pre-qk", {"of": "../y/pre-v_lr=0.1"},
      "A<sup>qk</sup> · entropy of M+A<sup>v</sup> · lr 0.1"),
+    ("attn-pre-qk_entropy=0.25", "attn-pre-qk", {"of": 0.25}, "A<sup>qk</sup> · entropy 0.25"),
     ("off_lr=0.1", "off", {"of": "a.csv"}, "No LN · entropy of a.csv · lr 0.1"),
     ("off_weight_decay=0.5", "off", {}, "No LN · weight_decay 0.5"),
 ]  # fmt: skip

@@ -21,7 +21,7 @@ def cell_label(name: str, config: CellConfig) -> str:
     """
     placement, surgery, follow = config.model.placement, config.surgery, config.training.follow_entropy
     base = _forked(PurePath(surgery.parent).name, placement, surgery.step) if surgery else None
-    words = [f"entropy of {name_label(PurePath(follow.of).name)}"] if follow else []
+    words = [_followed(follow.of)] if follow else []
     rest = name.removeprefix(placement.specifier)
     own = (
         [escape(name)] if rest == name else _settings(_FORK.sub("", rest), said=["entropy"] if follow else [])
@@ -44,6 +44,10 @@ def name_label(name: str) -> str:
     fork = _FORK.match(rest)
     base = _forked(fork[1], placement, int(fork[2])) if fork else placement_label(placement)
     return " · ".join([base, *_settings(rest[fork.end() :] if fork else rest)])
+
+
+def _followed(of: float | str) -> str:
+    return f"entropy of {name_label(PurePath(of).name)}" if isinstance(of, str) else f"entropy {of:g}"
 
 
 def _forked(parent: str, placement: Placement, step: int) -> str:
