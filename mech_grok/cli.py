@@ -104,7 +104,7 @@ def probe(
 
 @app.command
 def ablate(target: Where, *overrides: SameOverride, out: Out = Path("runs")) -> None:
-    """Score bypassing and inserting norms on sets of pathways, at every checkpoint and seed."""
+    """Score every intervention on sets of pathways, at every checkpoint and seed; what is there is kept."""
     from mech_grok.study import find_target, recorded_runs
 
     runs = recorded_runs(find_target(target, overrides, out))

@@ -82,6 +82,29 @@ def test_a_head_reads_what_was_done_to_the_whole_input_before():
     assert_equal(queries[:, :, 0], 2 * stream @ model.blocks[0].attn.W_Q[0])
 
 
+@pytest.mark.parametrize("first", ["whole", "head"])
+@pytest.mark.parametrize("whole", [bypass, zero, unit, affine_only])
+def test_what_is_done_to_the_whole_pathway_holds_for_the_chosen_heads(whole, first):
+    """A doubled input of head 0, under something that is done to all heads."""
+    model = build("pre")
+    of_all, of_one = whole(model, {"q"}), scale(model, {"q"}, 2.0, heads=[0])
+    queries = cache_of(model, *((of_all, of_one) if first == "whole" else (of_one, of_all)))[
+        "blocks.0.attn.hook_q"
+    ]
+    doubled = cache_of(model, of_all, scale(model, {"q"}, 2.0))["blocks.0.attn.hook_q"]
+    assert_equal(queries[:, :, 0], doubled[:, :, 0])
+    assert torch.equal(queries[:, :, 1], cache_of(model, of_all)["blocks.0.attn.hook_q"][:, :, 1])
+
+
+def test_of_whole_pathway_and_head_the_later_one_wins_where_both_set_the_same():
+    model = build("pre")
+    of_all, of_one = zero(model, {"v"}), bypass(model, {"v"}, heads=[1])
+    values = cache_of(model, of_all, of_one)["blocks.0.attn.hook_v"]
+    assert_equal(values[:, :, 1], cache_of(model, bypass(model, {"v"}))["blocks.0.attn.hook_v"][:, :, 1])
+    assert not values[:, :, 0].any()
+    assert not cache_of(model, of_one, of_all)["blocks.0.attn.hook_v"].any()
+
+
 def test_heads_of_a_model_with_two_layers_at_the_layer_asked_for():
     model = build("pre", n_layers=2)
     plain = cache_of(model)

@@ -192,6 +192,22 @@ def test_a_source_that_does_not_fit_is_refused(source, message):
         freeze_scale(build("pre"), {"k", "mlp"}, TRAIN, source=source())
 
 
+@pytest.mark.parametrize("name", ["bypass", "unit", "affine_only", "insert"])
+def test_scale_may_be_anywhere_in_a_list(name):
+    model = build("off" if name == "insert" else "pre", norm="rms")
+    other = MAKERS[name](model, {"v", "mlp"})
+    doubled = scale(model, {"v", "mlp"}, 2.0)
+    assert torch.equal(run(model, other, doubled), run(model, doubled, other))
+    if name in ("bypass", "affine_only"):
+        assert not torch.allclose(run(model, other, doubled), run(model, other))
+
+
+@pytest.mark.parametrize("make", [mean, resample, freeze_scale])
+def test_tokens_that_the_model_does_not_have_are_refused(make):
+    with pytest.raises(ValueError, match=r"token 99 is not in 0\.\.7"):
+        make(build("pre"), {"k"}, torch.tensor([[0, 99, 7]]))
+
+
 def test_scale_multiplies_the_input():
     model = build("mlp-pre")
     plain, cache = cache_of(model), cache_of(model, scale(model, {"v"}, -0.7))

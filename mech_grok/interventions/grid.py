@@ -23,6 +23,7 @@ from mech_grok.interventions.grid_labels import labelled
 from mech_grok.interventions.pass_scores import MEASURES, Examination, all_scores, quick_scores
 from mech_grok.interventions.passes import Subject, passes_under, subject_of
 from mech_grok.model import GrokTransformer
+from mech_grok.placement import PATHWAYS
 from mech_grok.probes.fast_products import FastProducts
 from mech_grok.probes.key_frequencies import OPERATIONS, frozen_key_frequencies, key_frequency_hooks
 from mech_grok.probes.logit_projections import waves_of
@@ -152,7 +153,9 @@ def _interactions(
     found = np.full_like(change, np.nan)
     for i, members in enumerate(PATHWAY_SETS.values()):
         if len(members) > 1:
-            found[:, i] = change[:, i] - alone[:, [names.index(x) for x in members]].sum(axis=1)
+            found[:, i] = change[:, i] - alone[:, [names.index(x) for x in PATHWAYS if x in members]].sum(
+                axis=1
+            )
     return found
 
 

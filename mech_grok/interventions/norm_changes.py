@@ -2,8 +2,7 @@
 
 `with model.hooks(fwd_hooks=bypass(model, {"q", "k"})):` changes what the model computes inside the block;
 config and weights stay as they are. With `heads`, only these heads read the change (`interventions.heads`).
-In a list of several, later ones win where two set the same thing, and `scale`, which edits `hook_in`, goes
-first.
+In a list of several, later ones win where two set the same thing.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -135,7 +134,7 @@ def freeze_scale(
         model, pathways, layers, heads: those of `bypass`.
         tokens: over which the mean is taken, such as `run.tokens("train")`.
         source: whose divisors are averaged, such as another checkpoint or a model of another placement; None
-            for the model itself, without any hooks.
+            for the model itself. Hooks that are on it at this moment count.
 
     Raises:
         ValueError: a pathway, a layer or a head that the model does not have, none of the places has a norm

@@ -5,7 +5,7 @@ from typing import NamedTuple, cast
 
 from transformer_lens import HookedTransformer
 
-from mech_grok.interventions.heads import on_heads
+from mech_grok.interventions.heads import noted, spliced
 from mech_grok.model.norm_hooks import Hook
 from mech_grok.model.norms import Norm
 from mech_grok.placement import ATTENTION_PATHWAYS, PATHWAYS, Pathway
@@ -31,14 +31,16 @@ def at_places(
 ) -> list[Hook]:
     """The hooks of `change` at each place; with `heads`, what they do is done for these heads alone."""
     at_each = [(place, change(place)) for place in places]
-    if heads is None:
-        return [hook for _, hooks in at_each for hook in hooks]
-    return [
-        hook
-        for (layer, pathway), hooks in at_each
-        if hooks
-        for hook in on_heads(model, layer, pathway, heads, hooks)
-    ]
+    return [x for place, hooks in at_each if hooks for x in _at_place(model, place, heads, hooks)]
+
+
+def _at_place(
+    model: HookedTransformer, place: Place, heads: Collection[int] | None, hooks: list[Hook]
+) -> list[Hook]:
+    if place.pathway not in ATTENTION_PATHWAYS:
+        return hooks
+    note = noted(norm_at(model, place), place.norm, hooks, heads)
+    return [note, *hooks] if heads is None else [note, spliced(model, place.layer, place.pathway)]
 
 
 def chosen_places(

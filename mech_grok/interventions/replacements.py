@@ -45,7 +45,9 @@ def mean(
     layers: Collection[int] | None = None,
     heads: Collection[int] | None = None,
 ) -> list[Hook]:
-    """Hooks that set `hook_out` to its mean over `tokens` in the untouched model, another one per position.
+    """Hooks that set `hook_out` to its mean over `tokens`, another one per position.
+
+    The mean is that of the model as it is now: hooks that are on it at this moment count.
 
     Args:
         model, pathways, layers, heads: those of `zero`.
@@ -66,9 +68,10 @@ def resample(
     layers: Collection[int] | None = None,
     heads: Collection[int] | None = None,
 ) -> list[Hook]:
-    """Hooks that set `hook_out` to what it is on other examples, in the untouched model.
+    """Hooks that set `hook_out` to what it is on other examples.
 
-    The hooks serve one batch: that of as many examples, the first of which gets what the first donor has.
+    That is of the model as it is now: hooks that are on it at this moment count. The hooks serve one batch:
+    that of as many examples, the first of which gets what the first donor has.
 
     Args:
         model, pathways, layers, heads: those of `zero`.

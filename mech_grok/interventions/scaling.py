@@ -21,7 +21,7 @@ def scale(
 ) -> list[Hook]:
     """Hooks that multiply a pathway's input, `hook_in`, by a factor; attached twice, by its square.
 
-    A norm undoes it, but for its epsilon. In a list, these go before hooks that read `hook_in`.
+    A norm undoes it, but for its epsilon.
 
     Args:
         model: the model to attach them to, with `model.hooks(fwd_hooks=...)`.

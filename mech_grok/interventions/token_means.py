@@ -15,12 +15,12 @@ from mech_grok.probes.observation import Hooks, Needs, passes, run
 def activations_on(
     model: HookedTransformer, tokens: Int[Tensor, "n 3"], names: Collection[str]
 ) -> dict[str, Shaped[Tensor, "n pos ..."]]:
-    """Hook point -> its activations at the three positions, of the model without further hooks.
+    """Hook point -> its activations at the three positions; hooks that are on the model stay in force.
 
     Raises:
-        ValueError: there are no tokens.
+        ValueError: there are no tokens, or one that the model does not have.
     """
-    _refuse_none(tokens)
+    _check_tokens(model, tokens)
     return run(model, tokens.to(model.W_E.device), Needs(at_all_positions=list(names))).at_all_positions
 
 
@@ -29,10 +29,12 @@ def means_over(
 ) -> dict[str, Float[Tensor, "pos ..."]]:
     """Hook point -> the mean over tokens of its activations, per position, taken in float64.
 
+    Hooks that are on the model stay in force.
+
     Raises:
-        ValueError: there are no tokens.
+        ValueError: there are no tokens, or one that the model does not have.
     """
-    _refuse_none(tokens)
+    _check_tokens(model, tokens)
     sums: dict[str, Tensor] = {}
     hooks: Hooks = [(name, partial(_add, to=sums)) for name in dict.fromkeys(names)]
     with torch.no_grad(), model.hooks(fwd_hooks=list(hooks)):
@@ -53,6 +55,9 @@ def _add(activation: Tensor, hook: HookPoint, *, to: dict[str, Tensor]) -> None:
     to[str(hook.name)] = total + to[str(hook.name)] if hook.name in to else total
 
 
-def _refuse_none(tokens: Tensor) -> None:
+def _check_tokens(model: HookedTransformer, tokens: Tensor) -> None:
     if not len(tokens):
         raise ValueError("no tokens were given, over which nothing can be measured")
+    unknown = tokens[(tokens < 0) | (tokens >= model.cfg.d_vocab)]
+    if len(unknown):
+        raise ValueError(f"token {int(unknown[0])} is not in 0..{model.cfg.d_vocab - 1}")

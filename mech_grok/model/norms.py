@@ -1,11 +1,17 @@
 """Norm modules with hook points on everything they compute."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from mech_grok.model.norm_sites import NormSite, centre_and_divisor
+
+READ = "hook_in"
+"""Key in the context of `hook_out` under which a running norm keeps its input, for hooks that rewrite."""
 
 
 class HasAffine(nn.Module):
@@ -29,11 +35,15 @@ class Norm(nn.Module):
 
     Hook points: `hook_in` [..., d], `hook_scale` [..., 1] (the divisor), `hook_normalized` [..., d]
     (before the affine), `hook_out` [..., d].
+
+    Attributes:
+        notes: what interventions noted down during the last pass, for single heads to read after it.
     """
 
     def __init__(self, site: NormSite, affine: HasAffine | None = None):
         super().__init__()
         self.site = site
+        self.notes: list[Any] = []
         # In a tuple, so that shared parameters are registered under their owner's key only.
         self._affine = (affine,)
         self.hook_in = HookPoint()
@@ -47,9 +57,20 @@ class Norm(nn.Module):
         return self._affine[0]
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        centred, divisor = centre_and_divisor(self.hook_in(x), self.site)
-        normalized = self.hook_normalized(centred / self.hook_scale(divisor))
-        return self.hook_out(apply_affine(normalized, self.affine))
+        self.notes.clear()
+        return self.steps(x, lambda point, value: point(value))
+
+    def steps(
+        self, x: Float[Tensor, "*batch d"], at: Callable[[HookPoint, Tensor], Tensor]
+    ) -> Float[Tensor, "*batch d"]:
+        """What the norm computes if `at` is what happens at each hook point."""
+        x = at(self.hook_in, x)
+        centred, divisor = centre_and_divisor(x, self.site)
+        normalized = at(self.hook_normalized, centred / at(self.hook_scale, divisor))
+        self.hook_out.ctx[READ] = x
+        out = at(self.hook_out, apply_affine(normalized, self.affine))
+        del self.hook_out.ctx[READ]
+        return out
 
 
 class OwnNorm(Norm, HasAffine):
