@@ -1,9 +1,25 @@
 """In what two configs differ."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from mech_grok.config import CellConfig
+from mech_grok.config_file import load_cell
+from mech_grok.errors import UserError
+
+
+def check_same_config(path: Path, config: CellConfig) -> None:
+    """Refuse a run directory of another config.
+
+    Raises:
+        UserError: the directory's config differs; the message names the first key that does.
+    """
+    difference = first_difference(load_cell(path / "config.yaml"), config)
+    if difference:
+        raise UserError(
+            f"{path} holds a run of another config ({difference}); choose another study=NAME or --out"
+        )
 
 
 def first_difference(old: CellConfig, new: CellConfig) -> str | None:

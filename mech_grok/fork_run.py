@@ -1,6 +1,7 @@
 """One surgery on one run: the run that begins from it, and a report over both futures."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mech_grok.config import CellConfig, SurgeryConfig
 from mech_grok.config_difference import first_difference
@@ -9,8 +10,11 @@ from mech_grok.errors import UserError
 from mech_grok.placement import Placement
 from mech_grok.study import Target
 
+if TYPE_CHECKING:
+    import mech_grok.run
 
-def fork_target(parent: Path, placement: str, surgery: dict[str, object], steps: int | None) -> Target:
+
+def fork_target(parent: Path, placement: str, surgery: dict[str, Any], steps: int | None) -> Target:
     """The run that begins from a checkpoint of another one, beside it.
 
     Args:
@@ -20,7 +24,8 @@ def fork_target(parent: Path, placement: str, surgery: dict[str, object], steps:
         steps: where it ends, counted from the parent's first step; None for the parent's last.
 
     Raises:
-        UserError: there is no such run, step or placement, or the run is there already with other settings.
+        UserError: there is no such run, step or placement, nothing is left to train, or the run is there
+            already with other settings.
     """
     from mech_grok.origins import check_origins
     from mech_grok.run import Run
@@ -29,7 +34,7 @@ def fork_target(parent: Path, placement: str, surgery: dict[str, object], steps:
     run = Run(parent)
     tree = run.config.model_dump()
     tree["model"]["placement"] = _placement(placement)
-    tree["training"]["steps"] = run.config.training.steps if steps is None else steps
+    tree["training"]["steps"] = _last_step(run, surgery["step"], steps)
     tree["surgery"] = {"parent": parent.name, **surgery}
     cell = validate_cell(tree, str(parent))
     path = parent.parent / fork_name(cell)
@@ -38,6 +43,18 @@ def fork_target(parent: Path, placement: str, surgery: dict[str, object], steps:
         raise UserError(f"{path}: done with other settings ({there}); ask for the same, or move it away")
     check_origins({path: cell})
     return Target(path, {path: cell})
+
+
+def _last_step(run: "mech_grok.run.Run", at: int, steps: int | None) -> int:
+    """Where the new run ends, which is beyond the checkpoint that it begins from."""
+    from mech_grok.training.checkpoints import check_step
+
+    last = run.config.training.steps if steps is None else steps
+    if at >= last:
+        check_step(run.path, run.steps, at)
+        ends = f"--steps {steps}" if steps is not None else f"step {last:,}, the last of {run.path}"
+        raise UserError(f"nothing to train from --at {at} to {ends}; give --steps above {at}")
+    return last
 
 
 def _placement(name: str) -> Placement:

@@ -8,8 +8,8 @@ from mech_grok.config import CellConfig
 from mech_grok.config_file import load_cell
 from mech_grok.errors import UserError
 from mech_grok.run import Run, beside
-from mech_grok.surgery import check_step, check_surgery
-from mech_grok.training.checkpoints import saved_steps
+from mech_grok.surgery import check_surgery
+from mech_grok.training.checkpoints import check_step, saved_steps
 
 Cells = Mapping[Path, CellConfig]
 """Run directory -> config."""

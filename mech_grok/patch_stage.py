@@ -17,6 +17,7 @@ from mech_grok.parallel import in_order
 from mech_grok.progress import Progress, say
 from mech_grok.run import Run
 from mech_grok.run_writer import locked
+from mech_grok.training.checkpoints import check_step
 
 _COMPARABLE = ("p", "operation", "test_fraction", "n_layers", "d_model", "n_heads", "mlp_ratio", "loss_scale")
 
@@ -132,7 +133,7 @@ def _patched(
 def _plan(clean: Run, corrupted: Run, clean_step: int | None, step: int | None) -> Plan:
     """What is to be patched, if the two runs fit."""
     for run, fixed in ((clean, clean_step), (corrupted, step)):
-        _check_saved(run, fixed)
+        check_step(run.path, run.steps, run.steps_done if fixed is None else fixed)
     seeds = _common_seeds(clean, corrupted)
     _check_comparable(clean, corrupted, seeds)
     if clean_step == step and clean.path.resolve() == corrupted.path.resolve():
@@ -188,17 +189,6 @@ def _pairs(
     if step is not None:
         return {s: Pair(s, step) for s in clean.checkpoint_steps}
     return {s: Pair(s, s) for s in corrupted.checkpoint_steps if s in clean.checkpoint_steps}
-
-
-def _check_saved(run: Run, step: int | None) -> None:
-    """Refuse a run without checkpoints, or without the one that is asked for."""
-    if not run.steps:
-        raise UserError(f"{run.path}: no checkpoints yet; train it first")
-    if step is None or step in run.steps:
-        return
-    before, after = [s for s in run.steps if s < step][-1:], [s for s in run.steps if s > step][:1]
-    nearest = " and ".join(map(str, before + after))
-    raise UserError(f"{run.path}: no checkpoint at step {step}; the nearest: {nearest}")
 
 
 def _check_same_clean(store: StepStore, clean: Run) -> None:

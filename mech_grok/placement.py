@@ -134,9 +134,9 @@ _BY_NAME = {_fold(name): p for p in all_placements() for name in _names(p)}
 
 
 def _unknown(name: str) -> str:
-    canonical = {_fold(n): n for p in all_placements() for n in _names(p)}
-    near = difflib.get_close_matches(_fold(name), canonical, n=1, cutoff=0.0)
-    hint = f"did you mean '{canonical[near[0]]}'? " if near else ""
+    near = difflib.get_close_matches(_fold(name), _BY_NAME, n=1, cutoff=0.5)
+    listed = {_fold(n): n for p in all_placements() for n in (p.specifier, p.paper_name) if n}
+    hint = f"did you mean '{listed.get(near[0], _BY_NAME[near[0]].specifier)}'? " if near else ""
     allowed = ", ".join(
         f"{p.specifier} ({p.paper_name})" if p.paper_name else p.specifier for p in all_placements()
     )

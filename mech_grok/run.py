@@ -27,11 +27,10 @@ from torch import Tensor
 
 from mech_grok.array_store import load_store, read_steps
 from mech_grok.config import CellConfig
-from mech_grok.config_difference import first_difference
 from mech_grok.config_file import load_cell
 from mech_grok.errors import UserError
 from mech_grok.task import Split
-from mech_grok.training.checkpoints import check_shapes, load_tensors, saved_steps, weights_path
+from mech_grok.training.checkpoints import check_shapes, check_step, load_tensors, saved_steps, weights_path
 
 if TYPE_CHECKING:
     import mech_grok.model  # TransformerLens takes seconds to import; only models need it
@@ -111,8 +110,9 @@ class Run:
     def surgery(self) -> dict[str, Any]:
         """What was done to the parent's checkpoint; empty if the run began from fresh weights.
 
-        `parent` (its directory) and `step`; `kept`, `new`, `dropped`: names of parameters; `gains`: seed, as
-        text -> name -> what `match_scale` chose; `optimiser`: where AdamW's state is from.
+        `parent` (as the config names it: relative to the folder that holds this run) and `step`; `kept`,
+        `new`, `dropped`: names of parameters; `gains`: seed, as text -> name -> what `match_scale` chose;
+        `optimiser`: where AdamW's state is from.
         """
         return self._json("surgery.json")
 
@@ -165,9 +165,7 @@ class Run:
         Raises:
             UserError: there is no such checkpoint, or it is damaged.
         """
-        if step not in self.steps:
-            near = min(self.steps, key=lambda s: abs(s - step), default=None)
-            raise UserError(f"{self.path}: no checkpoint at step {step}; the nearest is {near}")
+        check_step(self.path, self.steps, step)
         path = weights_path(self.checkpoint_folder, step)
         weights = load_tensors(path)
         check_shapes(path, weights, self._expected_shapes)
@@ -288,16 +286,3 @@ def beside(run: Path, other: str) -> Path:
     """Where a run's config says another run or file is: relative to the folder that holds the run."""
     folder = run.parent if run.name not in ("", "..") else run.resolve().parent
     return Path(os.path.normpath(folder / other))
-
-
-def check_same_config(path: Path, config: CellConfig) -> None:
-    """Refuse to write into the run of another config.
-
-    Raises:
-        UserError: the directory's config differs; the message names the first key that does.
-    """
-    difference = first_difference(Run(path).config, config)
-    if difference:
-        raise UserError(
-            f"{path} holds a run of another config ({difference}); choose another study=NAME or --out"
-        )

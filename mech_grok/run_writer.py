@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mech_grok.array_store import undamaged
 from mech_grok.config import CellConfig
+from mech_grok.config_difference import check_same_config
 from mech_grok.config_file import to_yaml
 from mech_grok.environment import describe_environment, differences
 from mech_grok.errors import UserError
@@ -22,7 +23,7 @@ from mech_grok.factor_record import write_factors
 from mech_grok.followed_curve import curve_to_follow
 from mech_grok.model import GrokTransformer
 from mech_grok.model.parameter_groups import parameter_groups
-from mech_grok.run import Run, check_same_config
+from mech_grok.run import Run
 from mech_grok.signals import held
 from mech_grok.training.checkpoints import (
     check_shapes,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mech_grok.config import CellConfig
+from mech_grok.config_difference import check_same_config
 from mech_grok.config_file import load_cell, load_study, to_yaml
 from mech_grok.errors import UserError
 from mech_grok.study_config import StudyConfig
@@ -148,7 +149,7 @@ def recorded_runs(target: Target) -> "list[mech_grok.run.Run]":
     Raises:
         UserError: a cell has no run yet, or its directory holds another config.
     """
-    from mech_grok.run import Run, check_same_config
+    from mech_grok.run import Run
 
     for path, cell in target.cells.items():
         if not (path / "config.yaml").exists():

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from mech_grok.config import CellConfig
+from mech_grok.config_difference import check_same_config
 from mech_grok.errors import UserError
 from mech_grok.followed_curve import curve_to_follow
 from mech_grok.progress import Progress, say
-from mech_grok.run import Run, check_same_config
+from mech_grok.run import Run
 from mech_grok.run_writer import (
     add_wall_time,
     begin_session,

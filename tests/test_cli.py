@@ -252,7 +252,9 @@ def test_surgery_from_inside_the_run_for_more_steps(
 ) -> None:
     monkeypatch.chdir(copied)
     arguments = ["surgery", ".", "--at", "12", "--to", "mlp-pre", "--optimiser", "reset"]
-    assert "leaves nothing to train: training.steps is 12" in mistake(capsys, *arguments)
+    message = mistake(capsys, *arguments)
+    assert "nothing to train from --at 12 to step 12, the last of" in message
+    assert "give --steps above 12" in message
     main([*arguments, "--steps", "15"])
     capsys.readouterr()
     child = load_run(copied.parent / "mlp-pre_from=off_at=12_optimiser=reset")
@@ -272,14 +274,25 @@ def test_surgery_from_inside_the_run_for_more_steps(
         ("runs/tiny/of --at 6 --to M", "runs/tiny/of: not a run directory"),
         ("runs/tiny --at 6 --to M", "runs/tiny: not a run directory"),
         ("runs/tiny/off --at 7 --to M", "runs/tiny/off: no checkpoint at step 7; nearest: 6 and 12"),
+        (
+            "runs/tiny/off --at 1000 --to M",
+            "runs/tiny/off: no checkpoint at step 1,000; nearest: 12 (the last)",
+        ),
+        (
+            "runs/tiny/off --at 1000 --to M --steps 2000",
+            "off: no checkpoint at step 1,000; nearest: 12 (the last)",
+        ),
         ("runs/tiny/off --at -6 --to M", "surgery.step: input should be greater than or equal to 0"),
         ("runs/tiny/off --at six --to M", 'unable to convert "six" into int'),
-        ("runs/tiny/off --at 6 --to mpl", "--to: unknown placement 'mpl'; did you mean 'mlp'?"),
+        ("runs/tiny/off --at 6 --to mpl", "--to: unknown placement 'mpl'; did you mean 'mlp-pre'?"),
         ("runs/tiny/off --at 6", "--to requires an argument"),
         ("--at 6 --to M", "RUN requires an argument"),
         ("runs/tiny/off --at 6 --to off --match-scale", "off -> off adds none that has a gain of its own"),
         ("runs/tiny/off --at 6 --to M --optimiser rest", 'Did you mean "reset"?'),
-        ("runs/tiny/off --at 6 --to M --steps 6", "leaves nothing to train"),
+        (
+            "runs/tiny/off --at 6 --to M --steps 6",
+            "nothing to train from --at 6 to --steps 6; give --steps above 6",
+        ),
         ("runs/tiny/off --at 6 --to M --matchscale", "Unknown option"),
     ],
 )

@@ -241,11 +241,11 @@ def test_the_command_patches_every_component_and_prints_where_the_results_are(
     [
         (
             ["normed", "--into", "bare", "--step", "30"],
-            "bare: no checkpoint at step 30; the nearest: 20 and 40",
+            "bare: no checkpoint at step 30; nearest: 20 and 40",
         ),
         (
             ["normed", "--into", "bare", "--clean-step", "70"],
-            "normed: no checkpoint at step 70; the nearest: 60",
+            "normed: no checkpoint at step 70; nearest: 60 (the last)",
         ),
         (
             ["bare", "--into", "./bare"],

@@ -1,5 +1,6 @@
 """Placements: sixteen subsets and three arrangements, their names, and what a wrong name is told."""
 
+import re
 from itertools import combinations
 
 import pytest
@@ -90,14 +91,34 @@ def test_peri_normalises_all_inputs_and_post_none():
 
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
-    [("mlp-per", "mlp-pre"), ("attn-pre-kq", "attn-pre-qk"), ("pre-w", "pre-v"), ("pery", "peri")],
+    [
+        ("mlp-per", "mlp-pre"),
+        ("attn-pre-kq", "attn-pre-qk"),
+        ("pre-w", "pre-v"),
+        ("pery", "peri"),
+        ("mpl", "mlp-pre"),
+        ("M+A^w", "M+A^v"),
+        ("v+mpl", "pre-v"),
+        ("A^w", "A^v"),
+    ],
 )
 def test_a_wrong_name_is_told_the_nearest_right_one(wrong: str, nearest: str):
-    with pytest.raises(ValueError, match=f"unknown placement '{wrong}'; did you mean '{nearest}'") as error:
+    with pytest.raises(ValueError, match="unknown placement") as error:
         Placement.parse(wrong)
+    assert str(error.value).startswith(f"unknown placement '{wrong}'; did you mean '{nearest}'? allowed: off")
     assert "\n" not in str(error.value)
     for placement in all_placements():
         assert placement.specifier in str(error.value)
+
+
+@given(st.text("xqkvmlp+-^A preoffst", max_size=10))
+def test_what_is_suggested_is_listed(wrong: str):
+    try:
+        Placement.parse(wrong)
+    except ValueError as error:
+        said, _, allowed = str(error).partition("allowed: ")
+        suggested = re.search("did you mean '(.*)'", said)
+        assert suggested is None or suggested[1] in re.split(r", | \(|\)", allowed)
 
 
 @pytest.mark.parametrize("wrong", ["", "xyz", "qq", "false", "q,k", "mlp+q+"])

@@ -101,7 +101,7 @@ def test_optimiser_states_are_thinned(trained: Run) -> None:
 def test_unknown_seed_step_probe(trained: Run) -> None:
     with pytest.raises(UserError, match="no seed 2; did you mean"):
         trained.model(seed=2)
-    with pytest.raises(UserError, match="no checkpoint at step 42; the nearest is 40"):
+    with pytest.raises(UserError, match="no checkpoint at step 42; nearest: 40 and 60"):
         trained.model(step=42)
     with pytest.raises(UserError, match="no probe 'fourier' here; recorded: none"):
         trained.probe("fourier")

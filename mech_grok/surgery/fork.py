@@ -44,7 +44,7 @@ def fork(run: Run) -> Fork:
     gains = match_scale(parent, surgery.step, run.config, moved) if surgery.match_scale else {}
     state, origin = _optimiser_state(run, parent, moved)
     record = {
-        "parent": str(parent.path.resolve()),
+        "parent": surgery.parent,
         "step": surgery.step,
         "optimiser": origin,
         "kept": moved.kept,

@@ -1,6 +1,5 @@
 """Whether a run can begin from a checkpoint of another one."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mech_grok.config import CellConfig
@@ -8,6 +7,7 @@ from mech_grok.config_difference import differing
 from mech_grok.errors import UserError
 from mech_grok.run import Run, beside
 from mech_grok.surgery.transplant import new_affines
+from mech_grok.training.checkpoints import check_step
 
 _MAY_DIFFER = (
     "model.placement",
@@ -51,8 +51,8 @@ def check_surgery(child: CellConfig, parent: CellConfig, parent_path: Path) -> N
     for key, there, asked in differing(parent, child):
         if not (_may_differ(key) or (key == "model.attention_factor" and None in (there, asked))):
             raise UserError(
-                f"{key}: {there} in {parent_path}, {asked} asked for; a run that begins from another one "
-                "differs from it in placement, learning rate, weight decay and intervals only"
+                f"{key}: {there} in {parent_path}, {asked} asked for; a run that begins from another one may "
+                f"differ from it in {', '.join(_MAY_DIFFER)}, and model.attention_factor where one has none"
             )
     if child.surgery and child.surgery.match_scale and not new_affines(parent.model, child.model):
         raise UserError(
@@ -63,20 +63,3 @@ def check_surgery(child: CellConfig, parent: CellConfig, parent_path: Path) -> N
 
 def _may_differ(key: str) -> bool:
     return any(key == allowed or key.startswith(f"{allowed}.") for allowed in _MAY_DIFFER)
-
-
-def check_step(path: Path, steps: Sequence[int], step: int) -> None:
-    """Refuse a step that is not among a run's checkpoints.
-
-    Raises:
-        UserError: it is not; the message names the nearest below and above.
-    """
-    if step in steps:
-        return
-    if not steps:
-        raise UserError(f"{path}: no checkpoints yet; train it first")
-    below = [s for s in steps if s < step][-1:]
-    above = [s for s in steps if s > step][:1]
-    near = " and ".join(f"{s:,}" for s in (*below, *above))
-    far = "" if above else f" (trained to step {steps[-1]:,})"
-    raise UserError(f"{path}: no checkpoint at step {step:,}{far}; nearest: {near}")

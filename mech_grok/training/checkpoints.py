@@ -7,6 +7,7 @@ done once its weights are there.
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -65,6 +66,21 @@ def saved_steps(folder: Path) -> tuple[int, ...]:
     """Steps whose weights are on disk, ascending."""
     matches = (_WEIGHTS.fullmatch(p.name) for p in folder.iterdir()) if folder.is_dir() else ()
     return tuple(sorted(int(m[1]) for m in matches if m))
+
+
+def check_step(path: Path, steps: Sequence[int], step: int) -> None:
+    """Refuse a step that is not among the checkpoints of the run at `path`, which are `steps`, ascending.
+
+    Raises:
+        UserError: it is not; the message names the nearest below and above.
+    """
+    if step in steps:
+        return
+    if not steps:
+        raise UserError(f"{path}: no checkpoints yet; train it first")
+    below, above = [s for s in steps if s < step][-1:], [s for s in steps if s > step][:1]
+    near = " and ".join(f"{s:,}" for s in (*below, *above)) + ("" if above else " (the last)")
+    raise UserError(f"{path}: no checkpoint at step {step:,}; nearest: {near}")
 
 
 def latest_resumable_step(folder: Path) -> int | None:
