@@ -14,6 +14,10 @@ import xarray as xr
 from mech_grok.generalisation import TEST_ACCURACY, GeneralisationSteps, StepBySeed, generalisation_steps
 
 Outcome = Literal["before fork", "both", "child only", "parent only", "neither", "undecided"]
+Kept = Literal["stays", "recovers", "falls short", "forgets"]
+
+LAST_EVALUATIONS = 50  # whose median says where a run ended, so that one spike does not
+FORGOTTEN = 0.9  # a child that ends below this test accuracy has forgotten what its parent knew
 
 
 @dataclass(frozen=True)
@@ -61,24 +65,50 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Retention:
-    """What became of test accuracy in the child of a network that had generalised.
+class Lapses:
+    """How often and how far the test accuracy of one seed is below 0.995 after a fork.
+
+    Where the seed has diverged it is below, and counts for `share` but not for `lowest`.
 
     Attributes:
-        lowest: the least test accuracy at an evaluated step after the fork; NaN if none is finite.
-        fell: the first such step at which it is not at least 0.995 (a diverged seed's is not); None if it
-            always is.
-        last: the test accuracy at the last evaluated step; NaN if the seed has diverged.
+        lowest: the least finite test accuracy at the evaluated steps; NaN if there is none.
+        first: the first evaluated step below; None if there is none.
+        share: how many of the evaluated steps are below, from 0 to 1; NaN without evaluated steps.
+        until: the last evaluated step; the fork if there is none after it.
     """
 
     lowest: float
-    fell: int | None
+    first: int | None
+    share: float
+    until: int
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What became of test accuracy in the child of a network that had generalised, and in its parent.
+
+    Some networks have spikes: they fall for a few steps now and then, without having been changed. So the
+    parent is there for comparison, and no single step decides how a child ended.
+
+    Attributes:
+        child: after the fork.
+        parent: at its own evaluated steps after the fork, up to the child's last one.
+        last: median of the child's last `LAST_EVALUATIONS` test accuracies, or of all that it has; NaN if
+            the seed has diverged.
+    """
+
+    child: Lapses
+    parent: Lapses
     last: float
 
     @property
-    def recovered(self) -> bool:
-        """Whether it fell, and is back at the end."""
-        return self.fell is not None and self.last >= TEST_ACCURACY
+    def outcome(self) -> Kept:
+        """Whether it never falls; if it does, whether it is back at the end, nearly so, or not."""
+        if self.child.first is None:
+            return "stays"
+        if self.last >= TEST_ACCURACY:
+            return "recovers"
+        return "falls short" if self.last >= FORGOTTEN else "forgets"  # NaN forgets
 
 
 @dataclass(frozen=True)
@@ -118,12 +148,16 @@ def compare_futures(parent: xr.Dataset, child: xr.Dataset, fork: int) -> Futures
         return {seed: Comparison(theirs[seed], step, fork, *ends) for seed, step in ours.items()}
 
     accuracy = compared(before.accuracy, after.accuracy)
-    curves = _evaluated(child)["test_accuracy"]
+    theirs, ours = (_evaluated(metrics)["test_accuracy"] for metrics in (parent, child))
     return Futures(
         fork=fork,
         accuracy=accuracy,
         loss=compared(before.loss, after.loss),
-        retention={s: _retention(curves.sel(seed=s)) for s, c in accuracy.items() if c.before_fork},
+        retention={
+            seed: _retention(theirs.sel(seed=seed), ours.sel(seed=seed), fork)
+            for seed, comparison in accuracy.items()
+            if comparison.before_fork
+        },
     )
 
 
@@ -148,13 +182,27 @@ def _evaluated(metrics: xr.Dataset) -> xr.Dataset:
     return metrics.isel(step=np.flatnonzero(metrics["evaluated"].values))
 
 
-def _retention(accuracy: xr.DataArray) -> Retention:
-    """Of test accuracy (step) at the evaluated steps after the fork."""
-    values = accuracy.values.astype(float)
-    finite = values[np.isfinite(values)]
-    below = np.flatnonzero(~(values >= TEST_ACCURACY))  # NaN is below
+def _retention(parent: xr.DataArray, child: xr.DataArray, fork: int) -> Retention:
+    """Of the test accuracies (step) of one seed at the evaluated steps of its parent and of itself."""
+    ours = _lapses(child, fork)
+    recent = child.values[-LAST_EVALUATIONS:].astype(float)
     return Retention(
+        child=ours,
+        parent=_lapses(parent.sel(step=slice(fork + 1, ours.until)), fork),
+        last=float(np.median(recent)) if recent.size else np.nan,
+    )
+
+
+def _lapses(accuracy: xr.DataArray, fork: int) -> Lapses:
+    """Of the test accuracy (step) of one seed at evaluated steps after the fork."""
+    values, steps = accuracy.values.astype(float), accuracy["step"].values
+    if not values.size:
+        return Lapses(np.nan, None, np.nan, fork)
+    below = ~(values >= TEST_ACCURACY)  # NaN is below
+    finite = values[np.isfinite(values)]
+    return Lapses(
         lowest=float(finite.min()) if finite.size else np.nan,
-        fell=int(accuracy["step"].values[below[0]]) if below.size else None,
-        last=float(values[-1]) if values.size else np.nan,
+        first=int(steps[below][0]) if below.any() else None,
+        share=float(below.mean()),
+        until=int(steps[-1]),
     )

@@ -6,7 +6,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mech_grok.futures import Comparison, Retention, compare_futures, steps_at_fork
+from mech_grok.futures import Comparison, Lapses, compare_futures, steps_at_fork
 
 EVERY = 10
 FORK = 40
@@ -91,22 +91,75 @@ def test_both_rules_are_compared() -> None:
     assert futures.loss[7] == Comparison(None, 50, FORK, 100, 100)
 
 
-RETENTIONS = [  # test accuracies after the fork -> what is kept
-    ([1.0, 0.999, 0.995], Retention(0.995, None, 0.995), False),
-    ([1.0, 0.9949, 0.3], Retention(0.3, 60, 0.3), False),
-    ([0.6, 0.2, 1.0], Retention(0.2, 50, 1.0), True),
+RETENTIONS = [  # test accuracies at 50, 60, ... -> lapses of the child, its last, outcome
+    ([1.0, 0.999, 0.995], Lapses(0.995, None, 0.0, 70), 0.999, "stays"),
+    ([1.0, 0.9949, 0.3], Lapses(0.3, 60, 2 / 3, 70), 0.9949, "falls short"),
+    ([0.6, 0.2, 1.0, 1.0, 1.0, 0.7], Lapses(0.2, 50, 0.5, 100), 0.85, "forgets"),
+    ([0.6, 1.0, 1.0, 1.0, 0.7], Lapses(0.6, 50, 0.4, 90), 1.0, "recovers"),
+    ([1.0, 0.995, 0.2, 0.9, 0.9], Lapses(0.2, 70, 0.6, 90), 0.9, "falls short"),
+    ([1.0, 0.899, 0.3], Lapses(0.3, 60, 2 / 3, 70), 0.899, "forgets"),
 ]
 
 
-@pytest.mark.parametrize(("accuracies", "retention", "recovered"), RETENTIONS)
+@pytest.mark.parametrize(("accuracies", "lapses", "last", "outcome"), RETENTIONS)
 def test_what_a_generalised_network_keeps(
-    accuracies: list[float], retention: Retention, recovered: bool
+    accuracies: list[float], lapses: Lapses, last: float, outcome: str
 ) -> None:
     parent = metrics({7: rising(20, 0, 100), 9: rising(90, 0, 100)})
     child = metrics({7: accuracies, 9: accuracies}, first=FORK)
-    futures = compare_futures(parent, child, FORK)
-    assert futures.retention == {7: retention}  # seed 9 had not generalised at the fork
-    assert retention.recovered is recovered
+    retention = compare_futures(parent, child, FORK).retention
+    assert list(retention) == [7]  # seed 9 had not generalised at the fork
+    kept = retention[7]
+    assert (kept.child, kept.outcome) == (lapses, outcome)
+    assert kept.last == pytest.approx(last)
+    assert kept.parent == Lapses(0.995, None, 0.0, lapses.until)
+
+
+SPIKES = [0.1, 1.0, 1.0, 1.0, 0.3, 1.0, 0.2, 1.0]  # the parent at 10, 20, ..., 80; forked at 40
+PARENTS = [  # the child's last step -> the parent's lapses over the same steps
+    (50, Lapses(0.3, 50, 1.0, 50)),
+    (60, Lapses(0.3, 50, 0.5, 60)),
+    (80, Lapses(0.2, 50, 0.5, 80)),
+    (90, Lapses(0.2, 50, 0.5, 80)),
+]
+
+
+@pytest.mark.parametrize(("last", "lapses"), PARENTS)
+def test_the_parent_is_known_by_the_same_steps(last: int, lapses: Lapses) -> None:
+    child = metrics({7: rising(FORK, FORK, last)}, first=FORK)
+    kept = compare_futures(metrics({7: SPIKES}), child, FORK).retention[7]
+    assert kept.parent == lapses
+    assert (kept.outcome, kept.child.until) == ("stays", last)
+
+
+def test_a_parent_that_ends_at_the_fork_has_no_lapses() -> None:
+    child = metrics({7: [0.2, 1.0, 1.0]}, first=FORK)
+    kept = compare_futures(metrics({7: SPIKES[:4]}), child, FORK).retention[7]
+    assert np.isnan([kept.parent.lowest, kept.parent.share]).all()
+    assert (kept.parent.first, kept.parent.until) == (None, FORK)
+
+
+ENDS = [  # how often 1.0 and then how often 0.5, after a fall -> median of the last 50
+    (75, 25, 0.75),
+    (74, 26, 0.5),
+    (76, 24, 1.0),
+    (0, 49, 0.5),
+]
+
+
+@pytest.mark.parametrize(("high", "low", "last"), ENDS)
+def test_no_single_step_decides_how_a_child_ended(high: int, low: int, last: float) -> None:
+    child = metrics({7: [0.2] + [1.0] * high + [0.5] * low}, first=FORK)
+    kept = compare_futures(metrics({7: SPIKES}), child, FORK).retention[7]
+    assert kept.last == last
+    assert kept.child.share == pytest.approx((1 + low) / (1 + high + low))
+
+
+@given(st.lists(st.sampled_from([0.1, 0.91, 0.995, 1.0]), min_size=1, max_size=8))
+def test_a_child_that_nothing_was_done_to_lapses_like_its_parent(accuracies: list[float]) -> None:
+    child = metrics({7: accuracies}, first=FORK)
+    kept = compare_futures(metrics({7: SPIKES[:4] + accuracies}), child, FORK).retention[7]
+    assert kept.parent == kept.child
 
 
 def test_a_diverged_seed_keeps_nothing() -> None:
@@ -114,8 +167,8 @@ def test_a_diverged_seed_keeps_nothing() -> None:
     child = metrics({7: [1.0, 0.999, np.nan]}, first=FORK)
     child["test_accuracy"].loc[{"step": 70}] = np.nan
     kept = compare_futures(parent, child, FORK).retention[7]
-    assert (kept.lowest, kept.fell, kept.recovered) == (pytest.approx(0.999), 70, False)
-    assert np.isnan(kept.last)
+    assert kept.child == Lapses(0.999, 70, 1 / 3, 70)
+    assert (kept.outcome, np.isnan(kept.last)) == ("forgets", True)
 
 
 def test_what_the_parent_had_reached() -> None:

@@ -11,7 +11,7 @@ import pytest
 from fake_runs import FakeRun, fake_run
 
 from mech_grok.config import CellConfig
-from mech_grok.futures import Comparison, Futures, Retention
+from mech_grok.futures import Comparison, Futures, Lapses, Retention
 from mech_grok.report import study_report
 from mech_grok.report.cells import identify
 from mech_grok.report.forks import compute_forks, guests
@@ -20,7 +20,7 @@ from mech_grok.report.labels import cell_label, name_label
 from mech_grok.report.lines import draw_lines
 from mech_grok.report.surgery import compute_both_futures, surgery, table_of_futures
 from mech_grok.report.tables import table_of_lines, table_of_milestones
-from mech_grok.report.verdicts import difference, retained, verdict
+from mech_grok.report.verdicts import accuracy, difference, lapsed, retained, verdict
 
 SEEDS = (1, 2)
 
@@ -98,10 +98,21 @@ def compared(parent: int | None, child: int | None, child_last: int = 10_000) ->
     return Comparison(parent, child, 100, 10_000, child_last)
 
 
-STAYS = Retention(0.99812, None, 0.9999)
-FORGETS = Retention(0.2, 230, 0.41)
-DIVERGES = Retention(0.2, 230, float("nan"))
-RECOVERS = Retention(0.6, 230, 0.999)
+STEADY = Lapses(1.0, None, 0.0, 10_000)
+SPIKY = Lapses(0.2, 330, 0.0637, 10_000)
+
+
+def kept(lowest: float, first: int | None, share: float, last: float, parent: Lapses = SPIKY) -> Retention:
+    return Retention(Lapses(lowest, first, share, 10_000), parent, last)
+
+
+NAN = float("nan")
+STAYS = kept(0.99812, None, 0.0, 0.9999, STEADY)
+FORGETS = kept(0.2, 230, 0.972, 0.41)
+DIVERGES = kept(0.2, 230, 1.0, NAN)
+RECOVERS = kept(0.6, 230, 0.08, 0.999)
+SHORT = kept(0.0119, 2010, 0.997, 0.9949)
+SHORTER = kept(0.2, 240, 0.997, 0.9869)
 
 VERDICTS = [
     (futures(compared(7300, 2000), compared(7100, 1800)),
@@ -114,18 +125,56 @@ VERDICTS = [
     (futures(compared(None, None, 3000)), "does not generalise by 3,000, and nor does its parent"),
     (futures(compared(7300, None, 3000)), "undecided: one of the two ends before the other generalises"),
     (futures(compared(50, 110), s0=STAYS), "stays generalised: lowest test accuracy 0.998"),
-    (futures(compared(50, 110), s0=FORGETS), "forgets: below 0.995 at 230, test accuracy 0.41 at the end"),
-    (futures(compared(50, 110), s0=DIVERGES), "forgets: below 0.995 at 230, diverged at the end"),
-    (futures(compared(50, 110), s0=RECOVERS), "falls to a test accuracy of 0.600 and recovers"),
-    (futures(compared(50, 110), compared(7300, 2000), compared(7300, 2200), s0=FORGETS),
-     "1 of 3 seeds: forgets: below 0.995 at 230, test accuracy 0.41 at the end; "
+    (futures(compared(50, 110), s0=FORGETS),
+     "forgets: below 0.995 at 230, test accuracy 0.41 at the end "
+     "(below 0.995 at 97% of evaluations; its parent at 6%)"),
+    (futures(compared(50, 110), s0=DIVERGES),
+     "forgets: below 0.995 at 230, diverged at the end "
+     "(below 0.995 at 100% of evaluations; its parent at 6%)"),
+    (futures(compared(50, 110), s0=RECOVERS),
+     "falls to a test accuracy of 0.600 and recovers (below 0.995 at 8% of evaluations; its parent at 6%)"),
+    (futures(compared(50, 110), compared(50, 110), s0=RECOVERS, s1=kept(0.55, 990, 0.04, 1.0, STEADY)),
+     "falls to a test accuracy of 0.550 and recovers "
+     "(below 0.995 at 6% of evaluations; its parent at 3%; mean of 2 seeds)"),
+    (futures(compared(50, 110), s0=kept(0.6, 230, 0.08, 0.999, Lapses(0.2, 330, 0.0637, 400))),
+     "falls to a test accuracy of 0.600 and recovers "
+     "(below 0.995 at 8% of evaluations; its parent at 6% up to 400)"),
+    (futures(compared(50, 110), s0=kept(0.6, 230, 0.004, 0.999, Lapses(NAN, None, NAN, 100))),
+     "falls to a test accuracy of 0.600 and recovers "
+     "(below 0.995 at under 1% of evaluations; its parent was not evaluated after the fork)"),
+    (futures(compared(50, 110), s0=SHORT),
+     "test accuracy falls below 0.995 at 2,010, to 0.012 at the lowest, and is back at 0.994 but not at "
+     "0.995 by 10,000 (below 0.995 at over 99% of evaluations; its parent at 6%)"),
+    (futures(compared(50, 110), compared(50, 110), s0=SHORT, s1=SHORTER),  # at the end 0.9909 on average
+     "test accuracy falls below 0.995 at 240, to 0.012 at the lowest, and is back at 0.991 but not at "
+     "0.995 by 10,000 (below 0.995 at over 99% of evaluations; its parent at 6%; mean of 2 seeds)"),
+    (futures(compared(50, 110), compared(7300, 2000), compared(7300, 2200), s0=RECOVERS),
+     "1 of 3 seeds: falls to a test accuracy of 0.600 and recovers "
+     "(below 0.995 at 8% of evaluations; its parent at 6%); "
      "2 of 3 seeds: generalises 5,200 steps earlier"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("known", "words"), VERDICTS)
 def test_findings_in_words(known: Futures, words: str) -> None:
-    assert verdict(known) == words
+    assert verdict(known, planned=3000) == words
+
+
+UNFINISHED = [
+    (futures(compared(50, 110, 9000), s0=STAYS), True),
+    (futures(compared(None, None, 9000)), True),
+    (futures(compared(None, 2000, 9000)), True),
+    (futures(compared(7300, 2000, 9000), compared(None, 2000, 9000)), True),
+    (futures(compared(7300, 2000, 9000), compared(7300, 2200, 9000)), False),  # nothing can change that
+]
+
+
+@pytest.mark.parametrize(("known", "open_"), UNFINISHED)
+def test_what_may_change_is_said_so_far(known: Futures, open_: bool) -> None:
+    finished = verdict(known, planned=9000)
+    assert not finished.startswith("so far")
+    so_far = "so far, to step 9,000 of 20,000: " if open_ else ""
+    assert verdict(known, planned=20_000) == so_far + finished
 
 
 def test_differences_of_one_seed_in_words() -> None:
@@ -138,9 +187,23 @@ def test_differences_of_one_seed_in_words() -> None:
         "before the fork",
         "1,230 steps later",
     ]
+
+
+def test_what_one_seed_keeps_in_words() -> None:
     assert retained(STAYS) == "stays: lowest 0.998"
-    assert retained(DIVERGES) == "below 0.995 at 230: lowest 0.200, diverged at the end"
-    assert retained(FORGETS) == "below 0.995 at 230: lowest 0.200, 0.410 at the end"
+    below = "below 0.995 at 97% of evaluations, first at 230: lowest 0.200"
+    assert retained(FORGETS) == f"{below}, 0.410 at the end"
+    assert retained(DIVERGES) == f"{below.replace('97', '100')}, diverged at the end"
+    assert lapsed(FORGETS.parent) == "below 0.995 at 6% of evaluations, first at 330: lowest 0.200"
+    assert lapsed(STAYS.parent) == "lowest 1.000"
+    assert lapsed(Lapses(NAN, None, NAN, 100)) == "not evaluated"
+    assert lapsed(Lapses(NAN, 110, 1.0, 200)).endswith("100% of evaluations, first at 110: lowest not finite")
+
+
+def test_what_is_below_the_threshold_never_reads_so() -> None:
+    values = (0.99449, 0.9945, 0.99499, 0.995, float(np.float32(0.995)), 0.99951, 0.1436, NAN)
+    words = ["0.994", "0.994", "0.994", "0.995", "0.995", "1.000", "0.144", "not finite"]
+    assert [accuracy(value) for value in values] == words
 
 
 # ---- figures --------------------------------------------------------------------------------------------
@@ -175,15 +238,29 @@ def test_a_figure_says_what_came_of_it(off: FakeRun, child: FakeRun) -> None:
         f"{compute_headline([child])[0].steps.accuracy[1]}",
         "child only",
     )
-    assert figure.table.rows[0][-1] == "&ndash;"
+    assert figure.table.rows[0][-2:] == ("&ndash;", "&ndash;")
 
 
 def test_forgetting_is_told_apart_from_generalising(m: FakeRun, forgetful: FakeRun) -> None:
     (fork,) = compute_forks([m, forgetful])
-    assert verdict(fork.futures).startswith("forgets: below 0.995 at ")
-    row = table_of_futures(fork).rows[0]
+    assert fork.verdict.startswith("forgets: below 0.995 at ")
+    table = table_of_futures(fork)
+    assert table.header[-2:] == (
+        "test accuracy after the fork: child",
+        "test accuracy after the fork: parent",
+    )
+    row = table.rows[0]
+    assert len(row) == len(table.header)
     assert row[2:4] == ("&ndash;", "before the fork")
-    assert row[-1].startswith("below 0.995 at ")
+    assert row[-2].startswith("below 0.995 at ")
+    parent = m.metrics["test_accuracy"].sel(seed=SEEDS[0]).dropna("step").sel(step=slice(401, None))
+    assert row[-1] == f"lowest {accuracy(float(parent.min()))}"
+
+
+def test_an_unfinished_fork_says_how_far_it_is(m: FakeRun, forgetful: FakeRun) -> None:
+    part = dataclasses.replace(forgetful, metrics=forgetful.metrics.sel(step=slice(None, 700)))
+    assert compute_headline([m, part])[1].verdict.startswith("so far, to step 700 of 800: forgets: ")
+    assert compute_headline([m, forgetful])[1].verdict.startswith("forgets: ")
 
 
 def test_a_parent_that_is_not_on_the_page_is_a_guest(off: FakeRun, child: FakeRun, m: FakeRun) -> None:

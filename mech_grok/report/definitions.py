@@ -6,6 +6,7 @@ from html import escape
 
 import xarray as xr
 
+from mech_grok.futures import LAST_EVALUATIONS
 from mech_grok.report.ablation_arrays import Quantity
 
 PAPER = '<a href="https://arxiv.org/abs/2602.06702">Singh et al.</a>'
@@ -158,7 +159,14 @@ SURGERY: Terms = (
         "Steps earlier",
         "Per seed, the generalisation step of the parent, which went on as it was, minus that of the fork; "
         "its mean is over the seeds of which both generalised. A network that generalised before it was "
-        "forked cannot do so earlier; of that it is said whether its test accuracy stays at 0.995 or more.",
+        "forked cannot do so earlier.",
+    ),
+    (
+        "Stays, recovers, forgets",
+        "Of a network that had generalised, whether its test accuracy is 0.995 or more at every evaluated "
+        "step after the fork; if not, whether it is at the end, or is below 0.9 there. The end is the median "
+        f"of the last {LAST_EVALUATIONS} evaluations. Networks that nothing was done to have spikes too: the "
+        "share of evaluations below 0.995 stands beside the parent's over the same steps.",
     ),
 )
 

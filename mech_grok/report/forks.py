@@ -8,6 +8,7 @@ from mech_grok.generalisation import GeneralisationSteps
 from mech_grok.report.cells import Cell, Run, identify
 from mech_grok.report.labels import cell_label
 from mech_grok.report.style import lighten, placement_colour
+from mech_grok.report.verdicts import verdict
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,19 @@ class Fork:
         cell, parent: how the two appear on the page; the parent's own place on it, if it has one.
         futures: when each generalised, seed by seed.
         at_fork: what the parent had reached when they parted.
+        planned: the step at which the child's training ends; it may not be there yet.
     """
 
     cell: Cell
     parent: Cell
     futures: Futures
     at_fork: GeneralisationSteps
+    planned: int
+
+    @property
+    def verdict(self) -> str:
+        """What came of it, in words."""
+        return verdict(self.futures, self.planned)
 
 
 def compute_forks(runs: Sequence[Run]) -> tuple[Fork, ...]:
@@ -32,7 +40,8 @@ def compute_forks(runs: Sequence[Run]) -> tuple[Fork, ...]:
     for cell, run, parent_cell, parent in with_parents(runs):
         at = run.config.first_step
         futures = compare_futures(parent.metrics, run.metrics, at)
-        forks.append(Fork(cell, parent_cell, futures, steps_at_fork(parent.metrics, at)))
+        at_fork = steps_at_fork(parent.metrics, at)
+        forks.append(Fork(cell, parent_cell, futures, at_fork, run.config.training.steps))
     return tuple(forks)
 
 

@@ -11,7 +11,6 @@ from mech_grok.generalisation import GeneralisationSteps, StepBySeed, generalisa
 from mech_grok.report.cells import Cell, Run, identify
 from mech_grok.report.forks import Fork, compute_forks
 from mech_grok.report.style import template
-from mech_grok.report.verdicts import verdict
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Headline:
     @property
     def verdict(self) -> str:
         """What came of the fork, in words; empty if it is none."""
-        return verdict(self.fork.futures) if self.fork else ""
+        return self.fork.verdict if self.fork else ""
 
 
 FINAL_METRICS = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")

@@ -12,7 +12,7 @@ from mech_grok.report.forks import Fork, compute_forks, with_parents
 from mech_grok.report.lines import Lines, curve, draw_lines
 from mech_grok.report.section import BAND, Figure, Panel, Section
 from mech_grok.report.tables import Table
-from mech_grok.report.verdicts import difference, retained, verdict
+from mech_grok.report.verdicts import difference, lapsed, retained
 
 
 def surgery(runs: Sequence[Run]) -> Section | None:
@@ -59,7 +59,7 @@ def _lines(
 def _figure(fork: Fork, panels: Sequence[Lines]) -> Figure:
     return Figure(
         slug=f"surgery-{fork.cell.index}",
-        title=Markup(fork.cell.label) + f": {verdict(fork.futures)}",
+        title=Markup(fork.cell.label) + f": {fork.verdict}",
         caption=f"{_swatch(fork.parent)} goes on as it was, {_swatch(fork.cell)} goes on changed. {BAND}",
         panels=tuple(Panel(draw_lines(p).update_layout(height=300), p.title, fork.cell) for p in panels),
         table=table_of_futures(fork),
@@ -73,18 +73,19 @@ def _swatch(cell: Cell) -> str:
 
 def table_of_futures(fork: Fork) -> Table:
     """One row per seed: by both rules when parent and child generalised and what lies between, then whether
-    a network that had generalised stayed so."""
+    a network that had generalised stayed so, and what its parent did in the same steps."""
     rows = []
     for seed, accuracy in fork.futures.accuracy.items():
         kept = fork.futures.retention.get(seed)
-        words = retained(kept) if kept else "&ndash;"
-        rows.append((str(seed), *_compared(accuracy), *_compared(fork.futures.loss[seed]), words))
+        words = (retained(kept), lapsed(kept.parent)) if kept else ("&ndash;", "&ndash;")
+        rows.append((str(seed), *_compared(accuracy), *_compared(fork.futures.loss[seed]), *words))
     rules = ("test accuracy ≥ 0.995", "test loss ≤ 0.01")
     columns = (f"{rule}: {who}" for rule in rules for who in ("parent", "child", "difference"))
+    after = (f"test accuracy after the fork: {who}" for who in ("child", "parent"))
     note = (
-        f"First evaluated step; {fork.cell.label}. The last column is for seeds that had generalised before."
+        f"First evaluated step; {fork.cell.label}. The last two columns: seeds that had generalised before."
     )
-    return Table(("seed", *columns, "test accuracy after the fork"), tuple(rows), Markup(note))
+    return Table(("seed", *columns, *after), tuple(rows), Markup(note))
 
 
 def _compared(c: Comparison) -> tuple[str, str, str]:
