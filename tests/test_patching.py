@@ -132,7 +132,9 @@ def assert_agrees_with_cache(
             divides = ~np.isnan(share)
             assert (divides | np.isclose(of_clean, of_corrupted, rtol=2 * SMALLEST_GAP)).all()
             undone = of_corrupted + np.where(divides, share, 0) * (of_clean - of_corrupted)
-            np.testing.assert_allclose(undone[divides], np.array(expected[measure])[divides], rtol=1e-9)
+            np.testing.assert_allclose(
+                undone[divides], np.array(expected[measure])[divides], rtol=1e-9, atol=1e-12
+            )
 
 
 @pytest.mark.parametrize(
