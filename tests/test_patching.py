@@ -347,7 +347,7 @@ def test_another_number_of_pairs_is_refused() -> None:
         (["blocks.0.attn.hook_z"], {"heads": [0, 2]}, r"heads \[2\] are not in 0..1"),
         (["blocks.0.attn.hook_pattern"], {"heads": [-1]}, r"heads \[-1\] are not in 0..1"),
         (["blocks.0.hook_attn_out"], {"heads": [0]}, "blocks.0.hook_attn_out has no heads to choose from"),
-        (["hook_embed"], {"positions": [1, 3]}, r"positions \[3\] are not in 0..2 \(a, b, =\)"),
+        (["hook_embed"], {"positions": [1, 3]}, r"positions of \(a, b, =\) \[3\] are not in 0..2"),
     ],
 )
 def test_what_cannot_be_patched_is_refused(names, choice: dict, message: str) -> None:

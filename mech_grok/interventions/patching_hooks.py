@@ -11,6 +11,7 @@ from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
 
 from mech_grok.interventions.patching_components import Component
+from mech_grok.interventions.places import check_range
 from mech_grok.model.norm_hooks import Hook
 from mech_grok.probes.observation import Hooks, passes
 
@@ -173,15 +174,9 @@ def _note_shape(activation: Tensor, hook: HookPoint, *, seen: dict[str, tuple[in
 
 def _check_choice(component: Component, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse heads and positions that are not there."""
-    _check_range("positions", component.positions, _POSITIONS, " (a, b, =)")
+    check_range("positions of (a, b, =)", component.positions, _POSITIONS)
     for name in component.names if component.heads is not None else ():
         _, axis = _axes(name, len(shapes[name]) + 1)
         if axis is None:
             raise ValueError(f"{name} has no heads to choose from")
-        _check_range("heads", component.heads, shapes[name][axis - 1], "")
-
-
-def _check_range(what: str, chosen: tuple[int, ...] | None, size: int, note: str) -> None:
-    outside = [x for x in chosen or () if x not in range(size)]
-    if outside:
-        raise ValueError(f"{what} {outside} are not in 0..{size - 1}{note}")
+        check_range("heads", component.heads, shapes[name][axis - 1])

@@ -62,10 +62,21 @@ def chosen_places(
             whose heads cannot be told apart.
     """
     _check_pathways(pathways)
-    _check_range("layers", layers, model.cfg.n_layers)
+    check_range("layers", layers, model.cfg.n_layers)
     _check_heads(model, pathways, heads)
     chosen = range(model.cfg.n_layers) if layers is None else sorted(set(layers))
     return [Place(layer, pathway) for layer in chosen for pathway in PATHWAYS if pathway in pathways]
+
+
+def check_range(what: str, chosen: Collection[int] | None, count: int) -> None:
+    """Refuse indices that there are not; None is all of them.
+
+    Raises:
+        ValueError: an index is not in 0..count - 1; the message begins with `what`.
+    """
+    outside = set(chosen or ()) - set(range(count))
+    if outside:
+        raise ValueError(f"{what} {sorted(outside)} are not in 0..{count - 1}")
 
 
 def norm_at(model: HookedTransformer, place: Place) -> Norm:
@@ -91,16 +102,10 @@ def _check_pathways(pathways: Collection[str]) -> None:
         raise ValueError(f"unknown pathways {sorted(unknown)}; allowed: {', '.join(PATHWAYS)}")
 
 
-def _check_range(what: str, chosen: Collection[int] | None, count: int) -> None:
-    outside = set(chosen or ()) - set(range(count))
-    if outside:
-        raise ValueError(f"{what} {sorted(outside)} are not in 0..{count - 1}")
-
-
 def _check_heads(model: HookedTransformer, pathways: Collection[str], heads: Collection[int] | None) -> None:
     if heads is None:
         return
-    _check_range("heads", heads, model.cfg.n_heads)
+    check_range("heads", heads, model.cfg.n_heads)
     if not set(pathways) <= set(ATTENTION_PATHWAYS):
         raise ValueError(f"the MLP has no heads; with heads the pathways are {', '.join(ATTENTION_PATHWAYS)}")
     split = [name for name in ("use_split_qkv_input", "use_attn_in") if getattr(model.cfg, name)]

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.hook_points import HookPoint
 
+from mech_grok.interventions.places import check_range
 from mech_grok.model.norm_hooks import Hook
 from mech_grok.training.attention_factor import Solution, solve_factor, stacked
 
@@ -111,9 +112,7 @@ def _scores_of(layer: int) -> str:
 
 def _chosen(what: str, chosen: Collection[int] | None, n: int) -> list[int]:
     """The layers or heads asked for, ascending."""
-    outside = set(chosen or ()) - set(range(n))
-    if outside:
-        raise ValueError(f"{what} {sorted(outside)} are not in 0..{n - 1}")
+    check_range(what, chosen, n)
     return list(range(n)) if chosen is None else sorted(set(chosen))
 
 
