@@ -82,8 +82,8 @@ def _attention_factors(runs: Sequence[Run]) -> Section | None:
     return Section(
         slug="attention-factors",
         title="Attention factors",
-        lead="Some cells were trained with the attention entropies of another run: each head's scores are "
-        "multiplied by the factor at which its entropy is the given one.",
+        lead="Some cells were trained with given attention entropies, such as those of another run: each "
+        "head's scores are multiplied by the factor at which its entropy is the given one.",
         figures=(figure,),
         definitions=definitions.FACTORS,
     )
