@@ -8,6 +8,7 @@ from transformer_lens import HookedTransformer
 
 from mech_grok.config import CellConfig
 from mech_grok.model import GrokTransformer
+from mech_grok.sweep.arithmetic import forward_products
 from mech_grok.training.data import examples
 from mech_grok.training.linear import product, weight_gradient
 from mech_grok.training.parameters import ParameterStack
@@ -61,9 +62,7 @@ def stock_steps(config: CellConfig) -> Work:
 
 def products_alone(config: CellConfig) -> Work:
     """The products of a training step, forward and backward, with the trainer's own kernels."""
-    n, rows = config.task.task.n_train, 2 * config.task.p + 1
-    d, m, c = config.model.d_model, config.model.d_mlp, config.task.p + 1
-    shapes = [(rows, d, d)] * 2 + [(n, d, d), (n, d, m), (n, m, d), (n, d, c)]
+    shapes = forward_products(config, config.task.task.n_train)
     operands = [(torch.randn(a, b), torch.randn(b, o), torch.randn(a, o)) for a, b, o in shapes]
 
     def ten_steps() -> None:

@@ -7,12 +7,14 @@ if TYPE_CHECKING:
     from mech_grok.model import GrokTransformer
     from mech_grok.probes import probe, reference_attention_entropy
     from mech_grok.run import load_run
+    from mech_grok.study_data import load_study
 
-__all__ = ["GrokTransformer", "load_run", "probe", "reference_attention_entropy"]
+__all__ = ["GrokTransformer", "load_run", "load_study", "probe", "reference_attention_entropy"]
 
 _HOME = {
     "GrokTransformer": "mech_grok.model",
     "load_run": "mech_grok.run",
+    "load_study": "mech_grok.study_data",
     "probe": "mech_grok.probes",
     "reference_attention_entropy": "mech_grok.probes",
 }

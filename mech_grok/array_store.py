@@ -109,7 +109,21 @@ class StepStore:
 
 def read_steps(path: Path) -> xr.Dataset:
     """The wholly written steps of a store, in memory."""
-    data = load_store(path)
+    return _wholly_written(load_store(path))
+
+
+def open_steps(path: Path) -> xr.Dataset:
+    """The wholly written steps of a store; only labels are in memory.
+
+    Raises:
+        UserError: the store is damaged.
+    """
+    data = open_store(path)
+    with undamaged(path):
+        return _wholly_written(data)
+
+
+def _wholly_written(data: xr.Dataset) -> xr.Dataset:
     return data.isel(step=np.flatnonzero(data[_DONE].values)).drop_vars(_DONE)
 
 
@@ -120,7 +134,21 @@ def load_store(path: Path) -> xr.Dataset:
         UserError: the store is damaged.
     """
     with undamaged(path):
-        data = xr.load_dataset(path, engine="zarr", consolidated=False)
+        return _with_numpy_text(xr.load_dataset(path, engine="zarr", consolidated=False))
+
+
+def open_store(path: Path) -> xr.Dataset:
+    """A Zarr store with its labels in memory; values are read when used, best inside `undamaged`.
+
+    Raises:
+        UserError: metadata or labels are damaged.
+    """
+    with undamaged(path):
+        data = xr.open_dataset(path, engine="zarr", consolidated=False, cache=False)
+        return _with_numpy_text(data.assign_coords({n: c.load() for n, c in data.coords.items()}))
+
+
+def _with_numpy_text(data: xr.Dataset) -> xr.Dataset:
     text = {n: (c.dims, np.array(c.values.tolist())) for n, c in data.coords.items() if _is_text(c)}
     return data.assign_coords(text)
 

@@ -14,6 +14,7 @@ from mech_grok.probes import PROBES, Anchor, Anchors, find_probe, measure
 from mech_grok.probes.measure import needs_of
 from mech_grok.probes.observation import observe
 from mech_grok.progress import Progress, say
+from mech_grok.recorded import ablation_store, lacking_ablations, lacking_probes, probe_store
 from mech_grok.run import Run
 from mech_grok.run_writer import locked
 
@@ -30,14 +31,10 @@ def probe_run(run: Run, names: Sequence[str] = ()) -> None:
     What a probe reads of the last checkpoint is read of the last one on disk; where a run has gone on since,
     such probes are measured again.
     """
-    names = tuple(dict.fromkeys(names)) or tuple(PROBES)
-    stores = {name: _store(run, f"probes/{name}.zarr") for name in map(_known, names)}
     final = _checkpoints(run)[-1]
-    lacking = {
-        name: store.missing_steps(**({"final_step": final} if PROBES[name].reads_final else {}))
-        for name, store in stores.items()
-    }
-    anchors = {seed: _anchors(run, seed, final, names) for seed in run.seeds}
+    lacking = lacking_probes(run, _reads_final(names), final)
+    stores = {name: probe_store(run, name) for name in lacking}
+    anchors = {seed: _anchors(run, seed, final, list(lacking)) for seed in run.seeds}
 
     def at_checkpoint(seed: int, model: GrokTransformer, asked: Sequence[str]) -> Mapping[str, xr.Dataset]:
         found = measure(model, run.config.task.task, run.split(seed), asked, anchors[seed])
@@ -55,24 +52,21 @@ def ablate_run(run: Run) -> None:
     Key frequencies are those of the last checkpoint on disk; where a run has gone on since, every checkpoint
     is scored again.
     """
-    store, final = _store(run, "ablations.zarr"), _checkpoints(run)[-1]
+    final = _checkpoints(run)[-1]
     anchors = {seed: _anchors(run, seed, final, ["key_frequencies"]) for seed in run.seeds}
 
     def at_checkpoint(seed: int, model: GrokTransformer, asked: Sequence[str]) -> Mapping[str, xr.Dataset]:
         found = ablate(model, run.config.task.task, run.split(seed), anchors[seed])
         return {"ablations": _with_final_step(found, final)}
 
-    lacking = {"ablations": store.missing_steps(final_step=final)}
-    _at_every_checkpoint(run, {"ablations": store}, lacking, at_checkpoint, "ablations")
+    lacking, stores = {"ablations": lacking_ablations(run, final)}, {"ablations": ablation_store(run)}
+    _at_every_checkpoint(run, stores, lacking, at_checkpoint, "ablations")
 
 
-def _store(run: Run, name: str) -> StepStore:
-    """The steps are those of the config: a checkpoint that a signal asked for is there to continue from."""
-    return StepStore(run.path / name, run.seeds, run.config.checkpoint_steps)
-
-
-def _known(name: str) -> str:
-    return find_probe(name).name
+def _reads_final(names: Sequence[str]) -> dict[str, bool]:
+    """Probe (of these; none named: of all) -> whether it reads something of the last checkpoint."""
+    asked = [find_probe(name) for name in dict.fromkeys(names)] or PROBES.values()
+    return {probe.name: probe.reads_final for probe in asked}
 
 
 def _checkpoints(run: Run) -> list[int]:

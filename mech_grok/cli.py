@@ -45,10 +45,10 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """The main job: train, probe and ablate every cell of a config, then one report over them."""
-    from mech_grok.config_file import load_study
+    from mech_grok.config_file import read_study
     from mech_grok.study import run_target, study_target
 
-    target = study_target(load_study(config, overrides), out)
+    target = study_target(read_study(config, overrides), out)
     if _goes_on(target, print_config, dry_run):
         print(f"report: {run_target(target, resume, _command('run', config, overrides, out))}")
 
@@ -158,6 +158,48 @@ def surgery(
         print(f"report: {report_fork(target)}")
 
 
+@app.command
+def sweep(
+    study: Config,
+    *overrides: Override,
+    out: Annotated[
+        str,
+        Parameter(help="Where runs live: OUT/<study>/<cell>/; a folder, or a URL such as s3://bucket/runs."),
+    ] = "runs",
+    plan: Annotated[
+        bool, Parameter(negative="", help="Say which cells, how long and how much disk, and stop.")
+    ] = False,
+    engine: Annotated[
+        Literal["local", "ray"],
+        Parameter(
+            help="Processes of this machine, or the Ray cluster at RAY_ADDRESS (else one of this machine)."
+        ),
+    ] = "local",
+    workers: Annotated[
+        int | None, Parameter(help="Cells at once on this machine. [default: as many as it carries]")
+    ] = None,
+    cpus: Annotated[
+        int | None, Parameter(help="CPU threads of each cell. [default: cores divided by cells; Ray: 1]")
+    ] = None,
+    gpus: Annotated[float, Parameter(help="GPUs of each cell; 0.25: four cells share one.")] = 0.0,
+    shard: Annotated[str, Parameter(help="Do only share i of N, as i/N: one task of a Slurm array.")] = "1/1",
+) -> None:
+    """The same as run, on many workers: every cell of a study that is not complete yet, several at once.
+
+    Can be repeated at any time and run by several machines at once: no cell is trained twice.
+    """
+    from mech_grok.config_file import read_study
+    from mech_grok.sweep.shards import parse_shard
+    from mech_grok.sweep.study_sweep import Asked, plan_sweep, sweep_study
+
+    config = read_study(study, overrides)
+    asked = Asked(engine, workers, cpus, gpus, parse_shard(shard))
+    if plan:
+        print("\n".join(plan_sweep(config, out, asked)))
+    elif not sweep_study(config, out, asked, _command("sweep", study, overrides, out)):
+        raise SystemExit(1)
+
+
 @app.command(name="ls")
 def list_runs(folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs")) -> None:
     """Runs on disk: placement, seeds, steps done, generalisation step."""
@@ -201,9 +243,9 @@ def _goes_on(target: "Target", print_config: bool, dry_run: bool) -> bool:
     return not (print_config or dry_run)
 
 
-def _command(name: str, target: Path, overrides: tuple[str, ...], out: Path) -> str:
+def _command(name: str, target: Path, overrides: tuple[str, ...], out: Path | str) -> str:
     """The command that was given, as a shell would take it again."""
-    where = [] if out == Path("runs") else ["--out", str(out)]
+    where = [] if str(out) == "runs" else ["--out", str(out)]
     return shlex.join(["mech-grok", name, str(target), *overrides, *where])
 
 

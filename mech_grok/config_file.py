@@ -26,7 +26,7 @@ _EITHER = {
 """Keys whose values may be of several kinds -> what is allowed."""
 
 
-def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
+def read_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """The study of a YAML file, with `key=value` overrides applied (`training.steps=500`, values in YAML).
 
     An override of a grid axis replaces the axis. A file without a `study:` name takes the file's.

@@ -18,7 +18,7 @@ from mech_grok.config import CellConfig
 from mech_grok.config_difference import check_same_config
 from mech_grok.config_file import to_yaml
 from mech_grok.environment import describe_environment, differences
-from mech_grok.errors import UserError
+from mech_grok.errors import RunBusyError
 from mech_grok.factor_record import write_factors
 from mech_grok.followed_curve import curve_to_follow
 from mech_grok.model import GrokTransformer
@@ -56,14 +56,14 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a run directory for writing; the lock goes with the process, however that ends.
 
     Raises:
-        UserError: another process is writing there.
+        RunBusyError: another process is writing there.
     """
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{path}: another process is writing this run") from None
+            raise RunBusyError(f"{path}: another process is writing this run") from None
         yield
 
 

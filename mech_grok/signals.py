@@ -11,8 +11,8 @@ from types import FrameType
 class Interrupted(Exception):  # noqa: N818 (not an error)
     """Training stopped at a signal, after its checkpoint was written."""
 
-    def __init__(self, signal_number: int, path: str):
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; continue with --resume: {path}")
+    def __init__(self, signal_number: int, go_on: str):
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; continue with {go_on}")
         self.exit_code = 128 + signal_number
         """The shell's convention: 130 for Ctrl-C, 143 for SIGTERM."""
 
@@ -37,6 +37,17 @@ class Requests:
 
 Handler = Callable[[int, FrameType | None], None]
 
+_abandoned = threading.Event()
+
+
+def abandon() -> None:
+    """Stop what the main thread does, as SIGTERM, but without a checkpoint: the run is another's to write.
+
+    May be called from any thread.
+    """
+    _abandoned.set()
+    os.kill(os.getpid(), signal.SIGTERM)
+
 
 @contextmanager
 def unwinding() -> Iterator[None]:
@@ -47,6 +58,7 @@ def unwinding() -> Iterator[None]:
     """
 
     def unwind(number: int, frame: FrameType | None) -> None:
+        _abandoned.clear()
         if _importing(frame):
             os.write(2, b"mech-grok: interrupted\n")
             os._exit(128 + number)
@@ -69,10 +81,13 @@ def _importing(frame: FrameType | None) -> bool:
 
 @contextmanager
 def listening() -> Iterator[Requests]:
-    """Catch the three signals while the block runs; a second Ctrl-C interrupts at once."""
+    """Catch the three signals while the block runs; a second Ctrl-C and `abandon` interrupt at once."""
     requests = Requests()
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        if _abandoned.is_set():
+            _abandoned.clear()
+            raise Terminated("terminated")
         if requests.stop_signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         requests.stop_signal = (

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from mech_grok.config import CellConfig
 from mech_grok.config_difference import check_same_config
-from mech_grok.config_file import load_cell, load_study, to_yaml
+from mech_grok.config_file import load_cell, read_study, to_yaml
 from mech_grok.errors import UserError
-from mech_grok.study_config import StudyConfig
+from mech_grok.study_config import STAGES, StudyConfig
 
 if TYPE_CHECKING:
     import mech_grok.run  # torch takes seconds to import, and a plan needs none of it
@@ -43,7 +43,7 @@ def find_target(path: Path, overrides: Sequence[str], root: Path) -> Target:
         UserError: the path is none of these, or overrides were given for runs.
     """
     if path.is_file() or (path.suffix in (".yaml", ".yml") and not path.is_dir()):
-        return study_target(load_study(path, overrides), root)
+        return study_target(read_study(path, overrides), root)
     runs = find_runs(path)
     if overrides:
         raise UserError(f"{overrides[0]}: overrides go with a config file, not with runs")
@@ -73,17 +73,17 @@ def _is_run(path: Path) -> bool:
 
 def plan(target: Target) -> list[str]:
     """One line per cell: what training it means, and what is on disk already. Touches nothing."""
-    return [_plan_line(path, cell) for path, cell in target.cells.items()]
+    return [f"{cell_line(path, cell)} [{_state(path, cell)}]" for path, cell in target.cells.items()]
 
 
-def _plan_line(path: Path, cell: CellConfig) -> str:
+def cell_line(path: Path, cell: CellConfig) -> str:
+    """A cell, and what training it means."""
     seeds, pairs, checkpoints = len(cell.training.seeds), cell.task.task.n_train, len(cell.checkpoint_steps)
     steps = cell.training.steps - cell.first_step
     origin = f" from {cell.surgery.parent} at {cell.surgery.step:,}" if cell.surgery else ""
     return (
         f"{path}: {cell.model.placement.label}{origin}, p = {cell.task.p}, {_count(pairs, 'training pair')}, "
-        f"{_count(seeds, 'seed')} x {_count(steps, 'step')}, "
-        f"{_count(checkpoints, 'checkpoint')} [{_state(path, cell)}]"
+        f"{_count(seeds, 'seed')} x {_count(steps, 'step')}, {_count(checkpoints, 'checkpoint')}"
     )
 
 
@@ -118,12 +118,19 @@ def check_startable(target: Target, resume: bool) -> None:
 
 
 def run_target(target: Target, resume: bool, command: str) -> Path:
-    """The main job: train, probe and ablate every cell, then one report over them; returns its path."""
+    """The main job: the study's stages (train, probe, ablate) for every cell, then one report over them.
+
+    Returns:
+        The report's path.
+    """
     from mech_grok.checkpoint_stages import ablate_run, probe_run
 
-    for run in train_target(target, resume, command):
-        probe_run(run)
-        ablate_run(run)
+    stages, probes = (target.study.stages, target.study.probes) if target.study else (STAGES, ())
+    for run in train_target(target, resume, command) if "train" in stages else recorded_runs(target):
+        if "probe" in stages:
+            probe_run(run, probes)
+        if "ablate" in stages:
+            ablate_run(run)
     return report_target(target)
 
 
@@ -183,4 +190,4 @@ def report_target(target: Target) -> Path:
 def _study_in(folder: Path) -> StudyConfig | None:
     """The study that was trained into a folder, if the folder is a study's."""
     path = folder / "study.yaml"
-    return load_study(path) if path.exists() else None
+    return read_study(path) if path.exists() else None

@@ -1,10 +1,10 @@
 """A study: settings that its cells share, and what varies from cell to cell."""
 
 import itertools
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mech_grok.config import CellConfig
 
@@ -13,19 +13,30 @@ _CELL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
 
 CellName = Annotated[str, Field(pattern=_CELL_NAME)]
 
+Stage = Literal["train", "probe", "ablate"]
+STAGES: tuple[Stage, ...] = ("train", "probe", "ablate")
+"""What is done with a cell, in this order."""
+
 
 class StudyConfig(CellConfig):
-    """A cell's settings, and what varies from cell to cell.
+    """A cell's settings, what varies from cell to cell, and what is done with each.
 
     Either a `grid` of values, dotted key -> list (`model.placement: [M, off]`), each combination a cell; or
     `cells`, name -> {dotted key: value}, each entry a cell. A cell that begins from or follows another one
-    comes after it.
+    comes after it. `stages` are what is done, `probes` which are recorded (none named: all of them).
     """
 
     study: str = Field(pattern=_NAME)
     description: str = ""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default={})
     cells: dict[CellName, dict[str, Any]] = Field(default={})
+    stages: tuple[Stage, ...] = Field(default=STAGES, min_length=1, strict=False)
+    probes: tuple[str, ...] = Field(default=(), strict=False)
+
+    @field_validator("stages")
+    @classmethod
+    def _stages_in_order(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        return tuple(stage for stage in STAGES if stage in stages)
 
     @model_validator(mode="after")
     def _every_cell_is_valid(self) -> "StudyConfig":

@@ -135,7 +135,7 @@ def _train(run: Run, trainer: Trainer) -> None:
             while trainer.step < goal:
                 _advance(run, trainer, goal, requests, progress)
                 if requests.stop_signal is not None:
-                    raise Interrupted(requests.stop_signal, str(run.path))
+                    raise Interrupted(requests.stop_signal, f"--resume: {run.path}")
 
 
 def _advance(run: Run, trainer: Trainer, goal: int, requests: Requests, progress: Progress) -> None:
@@ -151,7 +151,7 @@ def _advance(run: Run, trainer: Trainer, goal: int, requests: Requests, progress
         write_rows(run.path, first, rows)
         save_checkpoint(run.path, trainer)
         for note in _divergences(run.seeds, rows, first):
-            progress.note(f"{run.name}: {note}")
+            say(f"{run.name}: {note}")
     requests.checkpoint = False
 
 

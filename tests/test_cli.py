@@ -108,8 +108,9 @@ def test_stages_on_runs_on_a_folder_and_on_a_config(
 
 def test_ls_says_what_is_there(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["ls", str(finished)])
-    heading, first, second, rule = capsys.readouterr().out.splitlines()
-    assert heading.split()[:4] == ["run", "placement", "seeds", "steps"]
+    study, heading, first, second, _, rule = capsys.readouterr().out.splitlines()
+    assert study == f"study tiny in {finished}/runs/tiny: 2 cells: 2 complete"
+    assert heading.split()[:5] == ["run", "placement", "seeds", "steps", "state"]
     assert ("M" in first, "No LN" in second) == (True, True)
     assert "12/12" in first
     assert "3: not yet, 1: not yet" in first

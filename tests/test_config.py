@@ -16,7 +16,7 @@ from mech_grok.config import (
     TaskConfig,
     TrainingConfig,
 )
-from mech_grok.config_file import load_cell, load_study, to_yaml
+from mech_grok.config_file import load_cell, read_study, to_yaml
 from mech_grok.errors import UserError
 from mech_grok.placement import Placement, all_placements
 from mech_grok.study_config import StudyConfig, set_dotted
@@ -35,7 +35,7 @@ def study(tmp_path: Path):
     def load(text: str | bytes, *overrides: str) -> StudyConfig:
         path = tmp_path / "example.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return load_study(path, overrides)
+        return read_study(path, overrides)
 
     return load
 
@@ -194,7 +194,7 @@ def test_every_mistake_in_an_override_is_one_line_that_names_it(study, override:
 @pytest.mark.parametrize("name", ["missing.yaml", "."])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str):
     with pytest.raises(UserError, match="cannot read the config: "):
-        load_study(tmp_path / name)
+        read_study(tmp_path / name)
 
 
 @given(st.text() | st.binary().filter(lambda b: b"\r" not in b), st.text())
@@ -297,7 +297,7 @@ def test_set_dotted_copies():
 
 @pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_preset_is_a_valid_study_named_after_its_file(preset: Path):
-    loaded = load_study(preset)
+    loaded = read_study(preset)
     assert loaded.study == preset.stem
     assert loaded.description
     assert loaded.all_cells()

@@ -31,7 +31,8 @@ LAYERS = (
     {"probes", "interventions"},
     {"checkpoint_stages", "patch_stage", "report"},
     {"origins"},
-    {"study", "listing", "fork_run"},
+    {"study", "listing", "fork_run", "lazy_cells", "study_axes", "study_data"},
+    {"sweep"},
     {"cli"},
     {"", "__main__"},
 )
@@ -95,6 +96,7 @@ def test_help_and_the_package_itself_import_nothing_heavy() -> None:
 
 
 def test_reading_and_reporting_runs_need_no_transformer_lens() -> None:
-    loaded = loaded_after("import mech_grok.listing, mech_grok.report; from mech_grok import load_run")
+    code = "import mech_grok.listing, mech_grok.report; from mech_grok import load_run, load_study"
+    loaded = loaded_after(code)
     assert {"xarray", "plotly"} <= loaded
     assert "transformer_lens" not in loaded

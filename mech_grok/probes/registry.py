@@ -1,8 +1,6 @@
 """The probes by name."""
 
-import difflib
-
-from mech_grok.errors import UserError
+from mech_grok.probe_names import check_probe
 from mech_grok.probes import (
     attention,
     attention_map,
@@ -55,7 +53,5 @@ def find_probe(name: str) -> Probe:
     Raises:
         UserError: there is none; the message gives the nearest one.
     """
-    if name not in PROBES:
-        (near,) = difflib.get_close_matches(name, PROBES, n=1, cutoff=0.0)
-        raise UserError(f"unknown probe '{name}'; did you mean '{near}'? allowed: {', '.join(PROBES)}")
+    check_probe(name, PROBES)
     return PROBES[name]

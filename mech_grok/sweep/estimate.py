@@ -1,0 +1,69 @@
+"""What each cell of a study will cost: seconds of every stage on one worker, and bytes on disk."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mech_grok.config import CellConfig
+from mech_grok.study_config import Stage
+from mech_grok.sweep.disk import training_bytes
+from mech_grok.sweep.speed import Shape, recorded_seconds, training_seconds
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a whole cell costs, whatever is there of it already.
+
+    Attributes:
+        train: seconds of training on one worker; None if nobody can tell, as on a GPU on which no run of
+            this shape has been timed yet. 0 if the stage is not asked for, and so for the other two.
+        probe, ablate: seconds of these stages.
+        disk: bytes of the run directory.
+    """
+
+    train: float | None
+    probe: float
+    ablate: float
+    disk: int
+
+
+def costs(
+    cells: Mapping[Path, CellConfig], stages: Sequence[Stage], probes: Sequence[str], threads: int
+) -> dict[Path, Cost]:
+    """Estimates for a worker of a machine like this one that is not disturbed.
+
+    Training takes as long as runs of the same shape took that are beside the study's folder or in it; where
+    there are none, it is computed (see `mech_grok.sweep.speed`).
+
+    Args:
+        cells: run directory -> config.
+        probes: which are recorded; none named: all.
+        threads: of a worker; a cell's own `training.threads` goes before it.
+    """
+    recorded = recorded_seconds({path.parent.parent for path in cells}, cells) if "train" in stages else {}
+    return {path: _cost(config, stages, probes, threads, recorded) for path, config in cells.items()}
+
+
+def _cost(
+    config: CellConfig,
+    stages: Sequence[Stage],
+    probes: Sequence[str],
+    threads: int,
+    recorded: Mapping[Shape, float],
+) -> Cost:
+    train: float | None = 0.0
+    threads = config.training.threads or threads
+    probe, ablate, disk = 0.0, 0.0, 0
+    if "train" in stages:
+        train = training_seconds(config, threads, recorded)
+        disk += training_bytes(config)
+    if {"probe", "ablate"} & {*stages}:
+        from mech_grok.sweep import stage_costs  # imports TransformerLens
+
+        if "probe" in stages:
+            probe = stage_costs.probe_seconds(config, probes, threads)
+            disk += stage_costs.probe_bytes(config, probes)
+        if "ablate" in stages:
+            ablate = stage_costs.ablation_seconds(config, threads)
+            disk += stage_costs.ablation_bytes(config)
+    return Cost(train, probe, ablate, disk)

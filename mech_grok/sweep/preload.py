@@ -1,0 +1,12 @@
+"""What workers need, imported by the forkserver, and by nothing else, before they are forked."""
+
+import gc
+
+try:
+    import mech_grok.sweep.local_worker
+    import mech_grok.sweep.work  # noqa: F401
+except Exception as error:  # an ImportError is all that a forkserver survives; workers meet the cause again
+    raise ImportError(f"workers will load by themselves: {error}") from error
+
+gc.collect()
+gc.freeze()  # workers' collections leave these objects alone, so that their memory stays shared

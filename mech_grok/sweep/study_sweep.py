@@ -1,0 +1,151 @@
+"""`mech-grok sweep`: from a study to all of its cells done, and a report over them."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mech_grok.config import CellConfig
+from mech_grok.errors import UserError
+from mech_grok.progress import say
+from mech_grok.study_config import StudyConfig
+from mech_grok.sweep.cells import Cell
+from mech_grok.sweep.engine import Engine
+from mech_grok.sweep.estimate import Cost, costs
+from mech_grok.sweep.job import Job
+from mech_grok.sweep.local_engine import LocalEngine
+from mech_grok.sweep.plan import plan_lines
+from mech_grok.sweep.resources import Layout, workers
+from mech_grok.sweep.shards import share
+from mech_grok.sweep.state import CellState
+from mech_grok.sweep.study_place import StudyPlace
+from mech_grok.sweep.summary import summary
+from mech_grok.sweep.sweep import sweep
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where and how the cells are to be worked on.
+
+    Attributes:
+        engine: processes of this machine, or tasks of a Ray cluster.
+        workers: at once; None: as many as the machine carries. Of this machine only.
+        cpus: CPU threads of each; None: as many as there are for each.
+        gpus: GPUs of each, which may be a fraction.
+        shard: which share of the cells, of how many.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    workers: int | None = None
+    cpus: int | None = None
+    gpus: float = 0.0
+    shard: tuple[int, int] = (1, 1)
+
+
+def plan_sweep(study: StudyConfig, root: str, asked: Asked) -> list[str]:
+    """What `sweep_study` would do, as text. Runs and writes nothing."""
+    todo = _Todo.of(study, root, asked)
+    return plan_lines(todo.cells, todo.states, todo.costs, todo.layout, study)
+
+
+def sweep_study(study: StudyConfig, root: str, asked: Asked, command: str) -> bool:
+    """Do what is missing of a study's cells (or of one share), then write the report if all are complete.
+
+    Returns:
+        Whether every cell of the share is complete.
+
+    Raises:
+        UserError: a run directory holds another config, or what was asked for is not there.
+        Interrupted: stopped by a signal; running cells have written a checkpoint.
+    """
+    todo = _Todo.of(study, root, asked)
+    todo.place.begin()
+    cells = todo.as_jobs(command)
+    if cells:
+        sweep(cells, _engine(asked, todo.layout), todo.place.folder)
+    say("\n".join(summary(cells, already=len(todo.cells) - len(cells))))
+    complete = all(cell.state == "done" for cell in cells)
+    if complete:
+        _report(todo.place)
+    return complete
+
+
+@dataclass(frozen=True)
+class _Todo:
+    """A share of a study: its cells, how far they are, what they cost, and who works on them."""
+
+    place: StudyPlace
+    cells: Mapping[Path, CellConfig]
+    states: Mapping[Path, CellState]
+    costs: Mapping[Path, Cost]
+    layout: Layout
+
+    @classmethod
+    def of(cls, study: StudyConfig, root: str, asked: Asked) -> "_Todo":
+        place = StudyPlace.below(study, root)
+        cells = share(place.cells, *asked.shard)
+        states = place.states(cells)
+        unfinished = [run for run, state in states.items() if not state.is_complete]
+        layout = _layout(asked, [cells[run] for run in unfinished])
+        costs_of = costs(cells, study.stages, study.probes, layout.threads)
+        return cls(place, cells, states, costs_of, layout)
+
+    def as_jobs(self, command: str) -> list[Cell]:
+        """Every cell that is not complete, ready for a sweep."""
+        token, study = secrets.token_hex(8), self.place.study
+        cells = []
+        for run, state in self.states.items():
+            if state.is_complete:
+                continue
+            config, cost = self.cells[run], self.costs[run]
+            job = Job(
+                place=self.place.of(run),
+                config=config,
+                stages=study.stages,
+                probes=study.probes,
+                threads=config.training.threads or self.layout.threads,
+                sweep=token,
+                command=command,
+            )
+            seconds = {"train": cost.train or 0.0, "probe": cost.probe, "ablate": cost.ablate}
+            trained = max(state.steps_done - config.first_step, 0) / (
+                config.training.steps - config.first_step
+            )
+            cells.append(Cell(job, {stage: seconds[stage] for stage in state.missing}, {"train": trained}))
+        return cells
+
+
+def _layout(asked: Asked, unfinished: list[CellConfig]) -> Layout:
+    """Workers, threads and GPUs of this machine; on a cluster Ray places the cells."""
+    if asked.engine == "ray":
+        if asked.workers is not None:
+            raise UserError(
+                "--workers is of this machine; a Ray cluster takes as many cells as it has room for"
+            )
+        return Layout(workers=max(len(unfinished), 1), threads=asked.cpus or 1, gpus=())
+    device = "cuda" if any(cell.training.device == "cuda" for cell in unfinished) else "cpu"
+    found = workers(max(len(unfinished), 1), asked.cpus, asked.gpus, device)
+    if asked.workers is None:
+        return found
+    most = min(asked.workers, max(len(unfinished), 1))
+    return Layout(workers=most, threads=found.threads, gpus=(found.gpus * most)[:most])
+
+
+def _engine(asked: Asked, layout: Layout) -> Engine:
+    if asked.engine == "ray":
+        from mech_grok.sweep.ray_engine import RayEngine  # Ray is an extra
+
+        return RayEngine(layout.threads, asked.gpus)
+    return LocalEngine(layout.workers, layout.threads, layout.gpus)
+
+
+def _report(place: StudyPlace) -> None:
+    """Write the report if no cell of the whole study is left, whoever did the others."""
+    states = place.again().states(place.cells)
+    left = [run.name for run, state in states.items() if not state.is_complete]
+    if left:
+        say(f"no report yet: {len(left)} of {len(states)} cells are not complete, such as {left[0]}")
+        return
+    page = place.report()
+    say(f"report: {page}" if page else "report: another process is writing it")
