@@ -1,9 +1,9 @@
 """What a cell of a sweep costs beyond its training: `python benchmarks/sweep_overhead.py local` (or `ray`).
 
 Sweeps a study of small cells (p = 23, training alone, one thread each) and reads from `environment.json` when
-each training began and ended. A worker's pause between two cells is the overhead of a cell: ending one process,
-the scheduler's look, starting the next, claiming the cell, laying out its arrays. What comes before the first
-training and after the last one is paid once, however many cells there are.
+each training began and ended. A worker's pause between two cells is the overhead of a cell: the end of one
+process, the scheduler's look, the start of the next, the claim on the cell, the layout of its arrays. What
+comes before the first training and after the last one is paid once, however many cells there are.
 """
 
 import argparse
@@ -82,15 +82,15 @@ def lines(engine: str, workers: int, began: float, trainings: list[Training], en
     ends = sorted(t.ended for t in trainings)
     seconds = [t.ended - t.began for t in trainings]
     pauses = [begin - end for begin, end in zip(begins[workers:], ends[:-workers], strict=True)]
-    lost = workers * (ended - began) - sum(seconds)
+    mean, most = statistics.mean(pauses), max(pauses)
+    others = (workers * (ended - began) - sum(seconds)) / len(trainings)
     return [
         f"{engine}: {len(trainings)} cells on {workers} workers, {ended - began:.1f} s in all",
         f"  before the first training       {begins[0] - began:7.2f} s",
         f"  training of a cell              {statistics.median(seconds):7.2f} s (median)",
-        f"  overhead of a cell              {statistics.mean(pauses):7.2f} s (mean; {max(pauses):.2f} at most)",
-        f"  after the last training         {ended - ends[-1]:7.2f} s, the report among it",
-        f"  workers' time not spent in training, start and report included, per cell "
-        f"{lost / len(trainings):.2f} s",
+        f"  overhead of a cell              {mean:7.2f} s (mean; at most {most:.2f})",
+        f"  after the last training         {ended - ends[-1]:7.2f} s, most of it the report",
+        f"  all but training, per cell      {others:7.2f} s of a worker's time, start and end included",
     ]
 
 

@@ -40,6 +40,10 @@ class StepStore:
         done = _done_steps(self.path, expected)
         return [s for s in self._steps if s not in done]
 
+    def holds(self, name: str) -> bool:
+        """Whether there is a variable of this name."""
+        return (self.path / name / "zarr.json").exists()
+
     def write(self, step: int, per_seed: Sequence[xr.Dataset]) -> None:
         """Write one step: a Dataset per seed, all with the same variables."""
         if any(_layout(data) != self._checked for data in per_seed):

@@ -16,7 +16,7 @@ from mech_grok.probes.observation import observe
 from mech_grok.progress import Progress, say
 from mech_grok.recorded import ablation_store, lacking_ablations, lacking_probes, probe_store
 from mech_grok.run import Run
-from mech_grok.run_writer import locked
+from mech_grok.run_lock import locked
 
 Models = dict[int, GrokTransformer]
 """Seed -> its model at one checkpoint."""
@@ -32,9 +32,10 @@ def probe_run(run: Run, names: Sequence[str] = ()) -> None:
     such probes are measured again.
     """
     final = _checkpoints(run)[-1]
-    lacking = lacking_probes(run, _reads_final(names), final)
+    chosen = [find_probe(name).name for name in dict.fromkeys(names)] or list(PROBES)
+    lacking = lacking_probes(run, chosen, final)
     stores = {name: probe_store(run, name) for name in lacking}
-    anchors = {seed: _anchors(run, seed, final, list(lacking)) for seed in run.seeds}
+    anchors = {seed: _anchors(run, seed, final, chosen) for seed in run.seeds}
 
     def at_checkpoint(seed: int, model: GrokTransformer, asked: Sequence[str]) -> Mapping[str, xr.Dataset]:
         found = measure(model, run.config.task.task, run.split(seed), asked, anchors[seed])
@@ -61,12 +62,6 @@ def ablate_run(run: Run) -> None:
 
     lacking, stores = {"ablations": lacking_ablations(run, final)}, {"ablations": ablation_store(run)}
     _at_every_checkpoint(run, stores, lacking, at_checkpoint, "ablations")
-
-
-def _reads_final(names: Sequence[str]) -> dict[str, bool]:
-    """Probe (of these; none named: of all) -> whether it reads something of the last checkpoint."""
-    asked = [find_probe(name) for name in dict.fromkeys(names)] or PROBES.values()
-    return {probe.name: probe.reads_final for probe in asked}
 
 
 def _checkpoints(run: Run) -> list[int]:

@@ -151,7 +151,7 @@ class OptimiserConfig(_Frozen):
     weight_decay: float = Field(default=1.0, ge=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.98, ge=0, lt=1)
-    eps: float = Field(default=1e-8, gt=0)
+    eps: float = Field(default=1e-8, ge=0)
 
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]  # what an int64 coordinate and torch's generator can hold

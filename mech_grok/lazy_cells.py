@@ -138,4 +138,4 @@ class _CellsArray(BackendArray):
             point = tuple(int(of_axis[i]) for of_axis, i in zip(along_axes, place, strict=True))
             for part in self._at.get(point, ()):
                 part.read_into(out[place], within)
-        return out[tuple(0 if isinstance(k, int) else slice(None) for k in key)]
+        return out[(*(0 if isinstance(k, int) else slice(None) for k in key), ...)]  # an array even if 0-d

@@ -8,7 +8,6 @@ from mech_grok.config import CellConfig
 from mech_grok.config_file import load_cell
 from mech_grok.errors import UserError
 from mech_grok.run import Run, beside
-from mech_grok.surgery import check_surgery
 from mech_grok.training.checkpoints import check_step, saved_steps
 
 Cells = Mapping[Path, CellConfig]
@@ -44,6 +43,8 @@ def check_origins(cells: Cells) -> None:
 
 def _check_parent(path: Path, cell: CellConfig, cells: Cells) -> None:
     assert cell.surgery is not None
+    from mech_grok.surgery.parent import check_surgery  # imports TransformerLens, and few cells have a parent
+
     where = beside(path, cell.surgery.parent)
     planned = _by_place(cells).get(where.resolve())
     if planned is None and not _is_run(where):

@@ -16,7 +16,7 @@ from mech_grok.model import GrokTransformer
 from mech_grok.parallel import in_order
 from mech_grok.progress import Progress, say
 from mech_grok.run import Run
-from mech_grok.run_writer import locked
+from mech_grok.run_lock import locked
 from mech_grok.training.checkpoints import check_step
 
 _COMPARABLE = ("p", "operation", "test_fraction", "n_layers", "d_model", "n_heads", "mlp_ratio", "loss_scale")

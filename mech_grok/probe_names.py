@@ -1,38 +1,45 @@
-"""What is to be known of the probes without importing them, which takes seconds."""
+"""The probes by name, in the order of their families; each is a module of `mech_grok.probes`.
+
+Here, since importing the probes themselves takes seconds.
+"""
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from mech_grok.errors import UserError
 
-READS_FINAL: Mapping[str, bool] = {
-    "attention": False,
-    "attention_map": False,
-    "pathway_scale": False,
-    "fourier": False,
-    "key_frequencies": True,
-    "neurons": True,
-    "fourier2d": False,
-    "attribution": False,
-    "logit_lens": False,
-    "shortcut": False,
-    "scale_sensitivity": False,
-    "progress": True,
-    "compressibility": False,
-    "dynamics": False,
-    "kernel": False,
-    "circuit": True,
-    "stability": False,
-}
-"""Every probe -> whether it reads something of the last checkpoint: `Probe.reads_final`."""
+PROBE_NAMES = (
+    "attention",
+    "attention_map",
+    "pathway_scale",
+    "fourier",
+    "key_frequencies",
+    "neurons",
+    "fourier2d",
+    "attribution",
+    "logit_lens",
+    "shortcut",
+    "scale_sensitivity",
+    "progress",
+    "compressibility",
+    "dynamics",
+    "kernel",
+    "circuit",
+    "stability",
+)
 
 
-def check_probe(name: str, known: Collection[str] = READS_FINAL.keys()) -> None:
+def check_probe(name: str, known: Collection[str] = PROBE_NAMES) -> None:
     """Refuse a name that no probe has.
 
     Raises:
         UserError: the message gives the nearest one.
     """
     if name not in known:
-        (near,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise UserError(f"unknown probe '{name}'; did you mean '{near}'? allowed: {', '.join(known)}")
+        raise UserError(unknown_probe(name, known))
+
+
+def unknown_probe(name: str, known: Collection[str] = PROBE_NAMES) -> str:
+    """What is said of a name that no probe has."""
+    (near,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"unknown probe '{name}'; did you mean '{near}'? allowed: {', '.join(known)}"

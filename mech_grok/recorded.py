@@ -1,22 +1,22 @@
 """What is recorded of a run at its scheduled checkpoints, judged from its stores: nothing is measured."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from mech_grok.array_store import StepStore
 from mech_grok.run import Run
 
 
-def lacking_probes(run: Run, reads_final: Mapping[str, bool], final: int) -> dict[str, list[int]]:
+def lacking_probes(run: Run, names: Iterable[str], final: int) -> dict[str, list[int]]:
     """Probe -> scheduled steps at which it is not recorded yet.
 
     Args:
-        reads_final: probe -> whether it reads something of the last checkpoint.
-        final: the last checkpoint; what reads it and was recorded with another one is lacking.
+        final: the last checkpoint; what was recorded with key frequencies of another one is lacking.
     """
-    return {
-        name: probe_store(run, name).missing_steps(**({"final_step": final} if reads else {}))
-        for name, reads in reads_final.items()
-    }
+    return {name: _lacking(probe_store(run, name), final) for name in names}
+
+
+def _lacking(store: StepStore, final: int) -> list[int]:
+    return store.missing_steps(**({"final_step": final} if store.holds("final_step") else {}))
 
 
 def lacking_ablations(run: Run, final: int) -> list[int]:

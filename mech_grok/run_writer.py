@@ -1,9 +1,7 @@
-"""Writing a run directory: one writer at a time, and nothing half-written."""
+"""Writing a run directory, nothing of it half-written."""
 
-import fcntl
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from mech_grok.config import CellConfig
 from mech_grok.config_difference import check_same_config
 from mech_grok.config_file import to_yaml
 from mech_grok.environment import describe_environment, differences
-from mech_grok.errors import RunBusyError
 from mech_grok.factor_record import write_factors
 from mech_grok.followed_curve import curve_to_follow
 from mech_grok.model import GrokTransformer
@@ -49,22 +46,6 @@ _LONG_NAMES = {
     "group_weight_norm": ("L2 norm of the trained parameters before the update, by part", "1"),
     "group_update_norm": ("L2 norm of the update, weight decay included, by part", "1"),
 }
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a run directory for writing; the lock goes with the process, however that ends.
-
-    Raises:
-        RunBusyError: another process is writing there.
-    """
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunBusyError(f"{path}: another process is writing this run") from None
-        yield
 
 
 def prepare(path: Path, config: CellConfig) -> None:

@@ -109,6 +109,6 @@ def _placements(name: str, dim: str, placements: Sequence[Placement]) -> dict[st
 def _labels(values: Sequence[object]) -> np.ndarray:
     """Numbers as numbers and bools as bools if all are; else text, as in the names of the cells."""
     kinds = {type(value) for value in values}
-    if kinds == {bool} or kinds <= {int, float}:
+    if kinds <= {bool, int, float}:
         return np.array(values)
     return np.array(["-".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in values])

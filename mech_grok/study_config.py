@@ -7,6 +7,7 @@ import pydantic
 from pydantic import Field, field_validator, model_validator
 
 from mech_grok.config import CellConfig
+from mech_grok.probe_names import PROBE_NAMES, unknown_probe
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _CELL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
@@ -37,6 +38,14 @@ class StudyConfig(CellConfig):
     @classmethod
     def _stages_in_order(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         return tuple(stage for stage in STAGES if stage in stages)
+
+    @field_validator("probes")
+    @classmethod
+    def _probes_exist(cls, probes: tuple[str, ...]) -> tuple[str, ...]:
+        for name in probes:
+            if name not in PROBE_NAMES:
+                raise ValueError(unknown_probe(name))
+        return tuple(dict.fromkeys(probes))
 
     @model_validator(mode="after")
     def _every_cell_is_valid(self) -> "StudyConfig":

@@ -14,17 +14,17 @@ from mech_grok.errors import UserError
 from mech_grok.followed_curve import curve_to_follow
 from mech_grok.progress import Progress, say
 from mech_grok.run import Run
+from mech_grok.run_lock import locked
 from mech_grok.run_writer import (
     add_wall_time,
     begin_session,
     load_trainer,
-    locked,
     prepare,
     save_checkpoint,
     write_rows,
 )
 from mech_grok.signals import Interrupted, Requests, listening
-from mech_grok.surgery import fork
+from mech_grok.surgery.fork import fork
 from mech_grok.training.checkpoints import latest_resumable_step, saved_steps
 from mech_grok.training.entropy_curve import EntropyCurve
 from mech_grok.training.parameters import ParameterStack

@@ -9,7 +9,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"errors", "placement", "task", "config", "config_difference", "config_file", "study_config"},
+    {
+        "errors",
+        "placement",
+        "task",
+        "config",
+        "config_difference",
+        "config_file",
+        "probe_names",
+        "study_config",
+    },
     {"model"},
     {"training"},
     {
@@ -22,8 +31,10 @@ LAYERS = (
         "environment",
         "parallel",
         "progress",
+        "recorded",
         "signals",
         "run",
+        "run_lock",
         "run_writer",
         "surgery",
         "train_stage",
@@ -31,8 +42,9 @@ LAYERS = (
     {"probes", "interventions"},
     {"checkpoint_stages", "patch_stage", "report"},
     {"origins"},
-    {"study", "listing", "fork_run", "lazy_cells", "study_axes", "study_data"},
+    {"study", "fork_run", "lazy_cells", "study_axes", "study_data"},
     {"sweep"},
+    {"listing"},
     {"cli"},
     {"", "__main__"},
 )
@@ -96,7 +108,7 @@ def test_help_and_the_package_itself_import_nothing_heavy() -> None:
 
 
 def test_reading_and_reporting_runs_need_no_transformer_lens() -> None:
-    code = "import mech_grok.listing, mech_grok.report; from mech_grok import load_run, load_study"
+    code = "import mech_grok.listing, mech_grok.report, mech_grok.sweep.study_sweep; from mech_grok import load_run, load_study"
     loaded = loaded_after(code)
     assert {"xarray", "plotly"} <= loaded
     assert "transformer_lens" not in loaded

@@ -16,7 +16,8 @@ from mech_grok.config import CellConfig
 from mech_grok.config_difference import first_difference
 from mech_grok.errors import UserError
 from mech_grok.run import Run
-from mech_grok.run_writer import locked, prepare
+from mech_grok.run_lock import locked
+from mech_grok.run_writer import prepare
 from mech_grok.signals import Interrupted
 from mech_grok.train_stage import train_cell
 from mech_grok.training.checkpoints import load_tensors, saved_steps, weights_path

@@ -12,7 +12,7 @@ from mech_grok.config import CellConfig
 from mech_grok.errors import UserError
 from mech_grok.run import Run
 from mech_grok.study_config import set_dotted
-from mech_grok.surgery import check_surgery
+from mech_grok.surgery.parent import check_surgery
 from mech_grok.training.checkpoints import load_tensors, optimiser_path, save_tensors, weights_path
 
 WHAT_MAY_DIFFER = {

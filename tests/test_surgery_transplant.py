@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mech_grok.model import GrokTransformer
 from mech_grok.placement import Placement, all_placements
 from mech_grok.run import Run
-from mech_grok.surgery import check_surgery
 from mech_grok.surgery.match_scale import match_scale
+from mech_grok.surgery.parent import check_surgery
 from mech_grok.surgery.transplant import transplant
 from mech_grok.training.parameters import ParameterStack
 

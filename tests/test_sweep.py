@@ -64,7 +64,7 @@ def assert_same_bits(folder: Path, undisturbed: Path) -> None:
         ours, theirs = load_run(folder / name), load_run(undisturbed / name)
         for column in theirs.metrics:
             np.testing.assert_array_equal(ours.metrics[column], theirs.metrics[column], err_msg=name)
-        assert ours.steps == theirs.steps
+        assert set(ours.steps) >= set(theirs.steps)  # a signal asks for one more checkpoint
         ours_last, theirs_last = (load_tensors(weights_path(r.checkpoint_folder, 1200)) for r in (ours, theirs))
         assert all((ours_last[key] == theirs_last[key]).all() for key in theirs_last)
 
@@ -95,9 +95,8 @@ def test_a_cell_that_fails_is_named_with_its_log_and_stops_nobody(
     here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bad = here / "runs/four/off_lr=0.001"
-    assert exit_code("sweep", "four.yaml", *SHORT, "--shard", "1/1") == 0
-    checkpoint = weights_path(bad / "checkpoints", 10)
-    checkpoint.write_bytes(b"not a checkpoint")
+    assert exit_code("sweep", "four.yaml", *SHORT) == 0
+    (bad / "metrics.zarr/zarr.json").write_text("{")
     weights_path(bad / "checkpoints", 20).unlink()
     shutil.rmtree(here / "runs/four/mlp-pre_lr=0.001")
     capfd.readouterr()
@@ -105,12 +104,13 @@ def test_a_cell_that_fails_is_named_with_its_log_and_stops_nobody(
     assert exit_code("sweep", "four.yaml", *SHORT) == 1
     out = capfd.readouterr().out
     assert "cells: 3 of 4 complete, 2 of them before, 1 failed" in out
-    assert f"failed: {bad}: {checkpoint.relative_to(bad.parents[2], walk_up=False)}" in out or str(checkpoint) in out
+    assert f"failed: {bad}: {bad}/metrics.zarr: damaged" in out
     assert f"log: {bad}/log.txt" in out
     assert (bad / "failure.json").exists()
     assert load_run(here / "runs/four/mlp-pre_lr=0.001").is_trained
 
-    shutil.rmtree(bad / "checkpoints")  # what the message asks for
+    assert exit_code("ls") == 0
+    assert "failed: " in capfd.readouterr().out
     shutil.rmtree(bad)
     assert exit_code("sweep", "four.yaml", *SHORT) == 0
     assert not (bad / "failure.json").exists()
@@ -172,7 +172,7 @@ def test_a_run_of_another_config_is_refused_before_anything_runs(
     capfd.readouterr()
     assert exit_code("sweep", "four.yaml", *SHORT, "optimiser.lr=1e-3", "optimiser.weight_decay=0.5") == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert "optimiser.weight_decay: 1.0 in" in line
+    assert "optimiser.weight_decay: 1.0 there, 0.5 asked for" in line
     assert sorted(here.rglob("*")) == before
 
 

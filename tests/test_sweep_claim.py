@@ -250,12 +250,29 @@ def test_who_is_taken_over_is_interrupted_without_a_checkpoint(
         until(lambda: requests.stop_signal)
 
 
-@pytest.mark.parametrize("how", ["gone", "another"])
+def test_a_number_is_given_to_the_first_who_asks(place: str) -> None:
+    files = claim_files(place)
+    files.create(3, b"first")
+    files.create(3, b"second")
+    assert files.read(3) == b"first"
+    files.rewrite(3, b"third")
+    assert (files.read(3), files.numbers()) == (b"third", [3])
+    files.remove(3)
+    files.remove(3)
+    assert (files.read(3), files.numbers()) == (b"", [])
+
+
+@pytest.mark.parametrize("how", ["gone", "another", "followed by half of one"])
 def test_a_claim_file_that_is_gone_or_anothers_is_lost(place: str, how: str) -> None:
     files = claim_files(place)
     context = claimed(place, "s")
     claim = context.__enter__()
-    files.remove(1) if how == "gone" else files.rewrite(1, encoded(somebody()))
+    if how == "gone":
+        files.remove(1)
+    elif how == "another":
+        files.rewrite(1, encoded(somebody()))
+    else:
+        files.create(2, b"")
     claim.beat()
     assert not claim.is_held()
     with pytest.raises(RunBusyError, match="taken it over"):

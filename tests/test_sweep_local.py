@@ -5,7 +5,6 @@ share it. Where the sweep itself has to die or to be interrupted it is a process
 loads next to nothing.
 """
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -13,14 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from local_jobs import is_held, job, outcomes, wait_for_begin, wait_until
 
-from mech_grok.config import CellConfig
 from mech_grok.sweep.engine import Engine
-from mech_grok.sweep.job import Job, Outcome
+from mech_grok.sweep.job import Outcome
 from mech_grok.sweep.local_engine import LocalEngine
 
 SWEEP = """
@@ -30,44 +29,11 @@ import mech_grok.sweep.nursery as nursery
 nursery.PRELOAD = "preloaded"
 from mech_grok.signals import listening
 from mech_grok.sweep.local_engine import LocalEngine
-from test_sweep_local import job, outcomes, wait_for_begin
+from local_jobs import job, outcomes, wait_for_begin
 print("main", flush=True)
 place = Path(sys.argv[1])
 """
 """The head of a program that runs a sweep and does not guard its main part."""
-
-
-def job(place: Path | str, threads: int = 1) -> Job:
-    return Job(str(place), CellConfig(), ("train",), (), threads, "sweep", "mech-grok sweep")
-
-
-def outcomes(engine: Engine, count: int) -> dict[str, Outcome]:
-    """Name -> outcome of that many jobs."""
-    found: dict[str, Outcome] = {}
-    wait_until(lambda: found.update({j.name: o for j, o in engine.finished()}) or len(found) >= count)
-    return found
-
-
-def wait_until(holds: Callable[[], object], seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until, "it has not come about"
-        time.sleep(0.01)
-
-
-def wait_for_begin(local: Engine, place: Path) -> None:
-    """Until the only job is at work; the engine is looked at meanwhile, as a sweep does."""
-    wait_until(lambda: not list(local.finished()) and (place / "began").exists())
-
-
-def is_held(place: Path) -> bool:
-    """Whether the process that locked a job's directory is there."""
-    with (place / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def engine(work: str, workers: int = 2, gpus: Sequence[str] = (), grace: float = 10.0) -> LocalEngine:
@@ -227,7 +193,7 @@ def sweep_program(folder: Path, code: str, preloaded: str = "") -> subprocess.Po
 
 def output_of(program: subprocess.Popen[str]) -> list[str]:
     """The lines that it printed, once it has ended well, without a word on standard error."""
-    out, errors = program.communicate(timeout=60)
+    out, errors = program.communicate(timeout=180)
     assert (program.returncode, errors) == (0, "")
     return out.splitlines()
 

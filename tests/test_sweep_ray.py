@@ -46,6 +46,7 @@ def ray() -> Iterator[Any]:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         patch.delenv("OMP_NUM_THREADS", raising=False)
         patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_worker_niceness", "0")  # else whatever runs beside the tests comes first
         patch.setenv("TMPDIR", folder)  # of the workers: their copies of runs behind a URL
         yield import_ray()
     shutil.rmtree(folder)
@@ -222,7 +223,7 @@ def cells(folder: Path, protocol: str = "") -> list[Job]:
     """The jobs of a study's four cells.
 
     Args:
-        protocol: of the first one's place.
+        protocol: of the last one's place.
     """
     study = read_study(
         Path(__file__).parents[1] / "configs" / "tiny.yaml",
@@ -232,8 +233,8 @@ def cells(folder: Path, protocol: str = "") -> list[Job]:
         Job(str(folder / name), config, ("train",), (), 1, f"sweep in {folder}", "test")
         for name, config in study.all_cells().items()
     ]
-    first, *others = jobs
-    return [replace(first, place=f"{protocol}{first.place}"), *others]
+    *others, last = jobs
+    return [*others, replace(last, place=f"{protocol}{last.place}")]
 
 
 def assert_same_bits(folder: Path, undisturbed: Path) -> None:
@@ -310,7 +311,7 @@ def test_a_node_removed_half_way_loses_no_cell(cluster: Any, undisturbed: Path, 
     removed: list[str] = []
 
     def remove() -> None:
-        here = [job.name for job in jobs[1:] if is_half_way(job.place) and parent(job) == raylet]
+        here = [job.name for job in jobs[:-1] if is_half_way(job.place) and parent(job) == raylet]
         if here and not removed:
             removed.extend(here)
             cluster.remove_node(node, allow_graceful=False)

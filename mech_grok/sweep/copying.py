@@ -33,7 +33,7 @@ _LATE = tuple(
 """Files that say that others are whole, in the order in which they are written."""
 
 _STORE = re.compile(r"(.*/)?[^/]+\.zarr/")
-_OPTIMISER = re.compile(r"(.*/)?checkpoints/optimiser_\d+\.safetensors")
+_OPTIMISER = re.compile(r"checkpoints/optimiser_\d+\.safetensors")
 
 _AT_ONCE = 16
 """Files on the way at the same time."""
@@ -132,13 +132,22 @@ def held_still(folder: Path, known: dict[str, Signature]) -> Iterator[Snapshot]:
     shutil.rmtree(links, ignore_errors=True)  # of a process that was killed
     links.mkdir()
     try:
-        # The optimiser state that goes with the last weights is the one thing that may be deleted meanwhile.
-        _note(snapshot, folder, known, (n for n in files_in(folder) if _OPTIMISER.fullmatch(n)))
+        _note_optimiser_states(snapshot, folder, known)
         for i in reversed(range(len(_LATE) + 1)):
             _note(snapshot, folder, known, (n for n in files_in(folder) if stage(n) == i))
         yield snapshot
     finally:
         shutil.rmtree(links)
+
+
+def _note_optimiser_states(snapshot: Snapshot, folder: Path, known: dict[str, Signature]) -> None:
+    """Before the weights: training deletes the one that goes with the last weights once it has newer ones."""
+    while True:
+        files = [f"checkpoints/{name}" for name in files_in(folder / "checkpoints")]
+        states = [name for name in files if _OPTIMISER.fullmatch(name)]
+        _note(snapshot, folder, known, states)
+        if snapshot.names.issuperset(states):
+            return  # else one was deleted since it was listed: there is a newer one
 
 
 def _note(snapshot: Snapshot, folder: Path, known: dict[str, Signature], names: Iterable[str]) -> None:

@@ -1,6 +1,8 @@
 """What workers need, imported by the forkserver, and by nothing else, before they are forked."""
 
+import atexit
 import gc
+import os
 
 try:
     import mech_grok.sweep.local_worker
@@ -10,3 +12,4 @@ except Exception as error:  # an ImportError is all that a forkserver survives; 
 
 gc.collect()
 gc.freeze()  # workers' collections leave these objects alone, so that their memory stays shared
+atexit.register(os._exit, 0)  # Python would take all of it down, at length, and call what is frozen leaked

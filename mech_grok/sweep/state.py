@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mech_grok.config import CellConfig
 from mech_grok.config_difference import check_same_config
-from mech_grok.probe_names import READS_FINAL, check_probe
+from mech_grok.probe_names import PROBE_NAMES
 from mech_grok.recorded import lacking_ablations, lacking_probes
 from mech_grok.run import Run
 from mech_grok.study_config import Stage
@@ -55,7 +55,4 @@ def _is_lacking(run: Run, stage: Stage, probes: Sequence[str]) -> bool:
     final = run.config.training.steps
     if stage == "ablate":
         return bool(lacking_ablations(run, final))
-    for name in probes:
-        check_probe(name)
-    asked = {name: READS_FINAL[name] for name in probes or READS_FINAL}
-    return any(lacking_probes(run, asked, final).values())
+    return any(lacking_probes(run, probes or PROBE_NAMES, final).values())

@@ -10,7 +10,7 @@ from mech_grok.config_difference import check_same_config
 from mech_grok.config_file import to_yaml
 from mech_grok.errors import RunBusyError, UserError
 from mech_grok.origins import check_origins
-from mech_grok.run_writer import locked
+from mech_grok.run_lock import locked
 from mech_grok.study import Target, report_target
 from mech_grok.study_config import StudyConfig
 from mech_grok.sweep.mirror import fetch, is_remote, publish

@@ -118,18 +118,15 @@ class _Todo:
 
 def _layout(asked: Asked, unfinished: list[CellConfig]) -> Layout:
     """Workers, threads and GPUs of this machine; on a cluster Ray places the cells."""
+    n_jobs = max(len(unfinished), 1)
     if asked.engine == "ray":
         if asked.workers is not None:
-            raise UserError(
-                "--workers is of this machine; a Ray cluster takes as many cells as it has room for"
-            )
-        return Layout(workers=max(len(unfinished), 1), threads=asked.cpus or 1, gpus=())
+            raise UserError("--workers is of this machine; a Ray cluster takes as many cells as fit into it")
+        return Layout(workers=n_jobs, threads=asked.cpus or 1)
+    if asked.workers is not None and asked.workers < 1:
+        raise UserError(f"--workers {asked.workers}: allowed: 1 and more")
     device = "cuda" if any(cell.training.device == "cuda" for cell in unfinished) else "cpu"
-    found = workers(max(len(unfinished), 1), asked.cpus, asked.gpus, device)
-    if asked.workers is None:
-        return found
-    most = min(asked.workers, max(len(unfinished), 1))
-    return Layout(workers=most, threads=found.threads, gpus=(found.gpus * most)[:most])
+    return workers(min(asked.workers or n_jobs, n_jobs), asked.cpus, asked.gpus, device)
 
 
 def _engine(asked: Asked, layout: Layout) -> Engine:

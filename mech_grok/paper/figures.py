@@ -1,0 +1,179 @@
+"""The figures of the paper that can be reproduced, and one of ours."""
+
+import difflib
+from dataclasses import dataclass
+
+from mech_grok.errors import UserError
+from mech_grok.paper.cells import (
+    TRAINING_ORDER,
+    WITHOUT_EPS,
+    PaperCell,
+    lattice,
+    learning_rates,
+    placed,
+    readout_scales,
+    weight_decays,
+)
+from mech_grok.paper.curves import CURVES, METRICS
+
+FOUR = ("M", "M+A*", "A*", "No LN")
+"""The placements of most figures."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure claims, and what it takes to see.
+
+    Attributes:
+        name: what the command line calls it.
+        title: one line.
+        claims: what the paper reads off it, each in a sentence; of our own figure, what it asks.
+        cells: the cells that it shows.
+        curves: names of the curves that it draws (`curves.CURVES`).
+        scatter: names of two curves, across and up, drawn against each other checkpoint by checkpoint.
+    """
+
+    name: str
+    title: str
+    claims: tuple[str, ...]
+    cells: tuple[PaperCell, ...]
+    curves: tuple[str, ...]
+    scatter: tuple[str, str] | None = None
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """The probes that have to be recorded for its curves; none if the metrics hold them all."""
+        sources = dict.fromkeys(CURVES[name].source for name in self.curves)
+        return tuple(source for source in sources if source != METRICS)
+
+
+_LOSSES = ("train_loss", "test_loss", "test_accuracy")
+_SUBTRACTED = ("training.subtract_initial_prediction", True)
+
+FIGURES: tuple[Figure, ...] = (
+    Figure(
+        name="fig2",
+        title="Placements: losses, and Fourier modes of the embedding",
+        claims=(
+            "Where LayerNorm sits decides how soon the network generalises: M first, then M+A*, A*, No LN.",
+            "Generalising networks concentrate their embedding in few Fourier modes: C_Fourier rises.",
+        ),
+        cells=placed(FOUR),
+        curves=(*_LOSSES, "c_fourier"),
+        scatter=("c_fourier", "test_accuracy"),
+    ),
+    Figure(
+        name="fig3",
+        title="Why: a shortcut through the scale of the MLP's input, and attention entropy",
+        claims=(
+            "Without LayerNorm on the MLP's input, networks memorise through its length: with the length "
+            "taken away the train loss is high, and stays so until they generalise.",
+            "LayerNorm on the inputs of queries and keys keeps attention entropy low; A^qk does not "
+            "generalise within 10,000 steps.",
+            "LayerNorm on the values' input helps instead: A^v is fast, and M+A^v a little faster than M.",
+        ),
+        cells=placed(TRAINING_ORDER),
+        curves=(*_LOSSES, "sr_train", "attention_entropy"),
+    ),
+    Figure(
+        name="fig4",
+        title="Learning rate, and weight decay",
+        claims=(
+            "With the product of learning rate and weight decay held, a larger learning rate generalises "
+            "earlier.",
+            "More weight decay generalises earlier; with too little, nothing does within 10,000 steps.",
+        ),
+        cells=(*learning_rates(), *weight_decays()),
+        curves=(*_LOSSES, "update_norm"),
+    ),
+    Figure(
+        name="fig5",
+        title="Readout scale",
+        claims=(
+            "With a learning rate of 1e-3 / alpha^2 a smaller readout scale alpha generalises earlier, as if "
+            "alpha made training lazy.",
+            "With the learning rate held it is the other way round: what the readout scale was taken to do "
+            "came from the learning rate, and through AdamW from weight decay.",
+            "Neither Adam's epsilon nor the prediction at initialisation explains it.",
+        ),
+        cells=(
+            *readout_scales(False),
+            *readout_scales(True),
+            *readout_scales(False, *WITHOUT_EPS),
+            *readout_scales(True, *WITHOUT_EPS),
+            *readout_scales(False, *WITHOUT_EPS, _SUBTRACTED),
+            *readout_scales(True, *WITHOUT_EPS, _SUBTRACTED),
+        ),
+        curves=(*_LOSSES, "update_norm"),
+    ),
+    Figure(
+        name="fig6",
+        title="Compressibility of the final features, and its onset",
+        claims=(
+            "Features change throughout training, and a network generalises as they become compressible: "
+            "their effective rank falls when the test loss does, at every placement.",
+        ),
+        cells=placed(FOUR),
+        curves=(*_LOSSES, "effective_rank", "power_law_alpha", "c_fourier"),
+        scatter=("effective_rank", "test_accuracy"),
+    ),
+    Figure(
+        name="fig7",
+        title="RMSNorm in place of LayerNorm",
+        claims=("With RMSNorm the placements generalise in the same order.",),
+        cells=(*placed(FOUR[:-1], model__norm="rms"), *placed(FOUR[-1:])),
+        curves=_LOSSES,
+    ),
+    Figure(
+        name="fig8",
+        title="Three layers of width 64",
+        claims=("With three layers the placements generalise in the same order, with many slingshots.",),
+        cells=placed(FOUR, model__n_layers=3, model__d_model=64),
+        curves=_LOSSES,
+    ),
+    Figure(
+        name="fig9",
+        title="Weight decay and compressibility",
+        claims=(
+            "The more weight decay, the earlier the features become compressible; where it is too weak to "
+            "generalise, their effective rank stays high.",
+        ),
+        cells=weight_decays(),
+        curves=(*_LOSSES, "effective_rank", "power_law_alpha"),
+        scatter=("effective_rank", "test_accuracy"),
+    ),
+    Figure(
+        name="ntk",
+        title="Drift of the tangent kernel",
+        claims=(
+            "The tangent kernel leaves its initial value by orders of magnitude within 200 steps at every "
+            "readout scale: training is never lazy (in the authors' data, not in their text).",
+        ),
+        cells=(*readout_scales(False), *readout_scales(True)),
+        curves=("test_loss", "test_accuracy", "kernel_drift"),
+    ),
+    Figure(
+        name="lattice",
+        title="All sixteen pathway subsets, without and with QK-norm",
+        claims=(
+            "Ours: which of the sixteen subsets of {q, k, v, mlp} generalise, and does a norm on the "
+            "projected queries and keys change the answer?",
+        ),
+        cells=lattice(),
+        curves=(*_LOSSES, "c_fourier", "attention_entropy", "effective_rank"),
+    ),
+)
+"""In the order in which they are listed."""
+
+
+def find_figure(name: str) -> Figure:
+    """The figure of a name.
+
+    Raises:
+        UserError: there is none; the message gives the nearest.
+    """
+    known = {figure.name: figure for figure in FIGURES}
+    if name not in known:
+        (near,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise UserError(f"unknown figure '{name}'; did you mean '{near}'? allowed: {', '.join(known)}")
+    return known[name]
