@@ -44,7 +44,7 @@ LAYERS = (
     {"origins"},
     {"study", "fork_run", "lazy_cells", "study_axes", "study_data"},
     {"sweep"},
-    {"listing"},
+    {"listing", "paper"},
     {"cli"},
     {"", "__main__"},
 )

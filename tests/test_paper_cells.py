@@ -21,21 +21,24 @@ def training(*seeds: int) -> TrainingConfig:
 
 
 def test_the_cell_of_a_placement() -> None:
-    model = ModelConfig(placement=Placement.of("mlp"))
+    model = ModelConfig(activation="gelu", placement=Placement.of("mlp"))
     assert ALL["mlp-pre_seeds=456-789"] == CellConfig(model=model, training=training(456, 789))
 
 
 def test_the_cell_of_a_learning_rate_keeps_its_product_with_weight_decay() -> None:
     cell = ALL["off_lr=0.003_weight_decay=0.3333_seeds=111-222-333"]
     optimiser = OptimiserConfig(lr=3e-3, weight_decay=1e-3 / 3e-3)
-    assert cell == CellConfig(optimiser=optimiser, training=training(111, 222, 333))
+    model = ModelConfig(activation="gelu")
+    assert cell == CellConfig(model=model, optimiser=optimiser, training=training(111, 222, 333))
 
 
 def test_the_cell_of_a_readout_scale_keeps_weight_decay() -> None:
     cell = ALL["off_readout_scale=0.75_lr=0.001778_seeds=456-789"]
     optimiser = OptimiserConfig(lr=1e-3 / 0.75**2)
     assert cell == CellConfig(
-        model=ModelConfig(readout_scale=0.75), optimiser=optimiser, training=training(456, 789)
+        model=ModelConfig(activation="gelu", readout_scale=0.75),
+        optimiser=optimiser,
+        training=training(456, 789),
     )
 
 
@@ -133,9 +136,9 @@ def test_a_cell_pays_for_the_figures_that_show_it() -> None:
 
 
 def test_with_the_activation_of_the_authors_code() -> None:
-    study = paper_study(["fig2"], activation="gelu")
-    assert study.study == "paper-gelu"
-    assert {cell.model.activation for cell in study.all_cells().values()} == {"gelu"}
+    study = paper_study(["fig2"], activation="relu")
+    assert study.study == "paper-relu"
+    assert {cell.model.activation for cell in study.all_cells().values()} == {"relu"}
     assert list(study.cells) == list(paper_study(["fig2"]).cells)
 
 

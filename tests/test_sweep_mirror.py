@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import numpy as np
@@ -342,20 +342,65 @@ def test_a_copy_to_read_has_all_but_earlier_checkpoints(tmp_path: Path, undistur
 def test_a_copy_to_read_is_brought_up_to_date_with_what_has_changed(
     memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory.pipe({"/b/a": b"1", "/b/x.zarr/c": b"2", "/b/d": b"3"})
+    memory.pipe({"/b/a": b"1", "/b/x/c": b"2", "/b/d": b"3"})
     folder = fetch("memory://b")
     read = counted(monkeypatch, MemoryFileSystem, "get_file")
     assert fetch("memory://b") == folder
     assert read == []
-    memory.rm_file("/b/x.zarr/c")
+    memory.rm_file("/b/x/c")
     memory.pipe_file("/b/d", b"4")  # as long as before
     write(folder, {"a": "9"})
     fetch("memory://b")
     assert sorted(read) == ["/b/a", "/b/d"]
     assert texts(folder) == {"a": "1", "d": "4"}
-    assert not (folder / "x.zarr").exists()
+    assert not (folder / "x").exists()  # a store is taken to be there if its folder is
     (folder / ".copied.json").write_text("{")
     assert texts(fetch("memory://b")) == {"a": "1", "d": "4"}
+
+
+class Remembering(MemoryFileSystem):
+    """Lists from memory until it is told to look again, as the file systems of object stores do."""
+
+    protocol = "remembering"
+    found: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("remembering://"))
+
+    def find(self, path: str, *args: Any, **options: Any) -> Any:
+        return self.found.setdefault(path, super().find(path, *args, **options))
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        self.found.clear()
+
+
+def test_what_others_have_written_since_is_seen(memory: MemoryFileSystem) -> None:
+    fsspec.register_implementation("remembering", Remembering, clobber=True)
+    memory.pipe_file("/b/a", b"1")
+    assert texts(fetch("remembering:///b")) == {"a": "1"}
+    memory.pipe_file("/b/c", b"2")
+    assert texts(fetch("remembering:///b")) == {"a": "1", "c": "2"}
+    with claimed("remembering:///b", "s"):
+        claim_files("memory:///b").create(2, b"")
+        assert claim_files("remembering:///b").numbers() == [1, 2]
+        claim_files("memory:///b").remove(2)
+
+
+def test_a_mark_that_comes_while_a_run_is_listed_waits_for_the_next_time(
+    memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing may have it without what it marks, which came between two pages."""
+    chunk, mark = "/b/a.zarr/x/c/0", "/b/a.zarr/step_done/c/0"
+    memory.pipe({"/b/a.zarr/zarr.json": b"", chunk: b"1", mark: b"1"})
+    found = memory.find("/b", detail=True)
+    before = {name: info for name, info in found.items() if name not in (chunk, mark)}
+    torn = {name: info for name, info in found.items() if name != chunk}
+    listings = iter([before, torn])
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "find", lambda *args, **options: next(listings))
+        assert set(texts(fetch("memory://b"))) == {"a.zarr/zarr.json"}
+    assert len(texts(fetch("memory://b"))) == 3
 
 
 def test_where_nothing_is_there_is_nothing_to_read(tmp_path: Path) -> None:
@@ -584,6 +629,27 @@ def test_a_run_is_held_still_as_a_kill_would_leave_it(
         assert f"metrics.zarr/loss/c/0/{step}" in names
     assert {"config.yaml", "metrics.zarr/zarr.json"} <= names
     assert not (tmp_path / ".held").exists()
+
+
+def test_a_state_that_training_deletes_while_it_is_noted_is_followed_by_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = training(tmp_path)
+    calls = itertools.count()
+
+    def listed(folder: Path) -> list[str]:
+        """All but the second listing are out of date at once."""
+        names = [*files_in(folder)]
+        for _ in range(0 if next(calls) == 1 else 7):
+            next(writer)
+        return names
+
+    for _ in range(30):
+        next(writer)
+    monkeypatch.setattr(copying, "files_in", listed)
+    with held_still(tmp_path, {}) as now:
+        states = {name.replace("optimiser", "step") for name in now.names if "optimiser" in name}
+        assert states & now.names
 
 
 def test_what_is_held_still_can_be_copied_after_it_is_deleted(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def figure_cells(figures: Sequence[str] = ()) -> tuple[PaperCell, ...]:
 def paper_study(
     figures: Sequence[str] = (),
     seeds: Sequence[Sequence[int]] = SEED_GROUPS,
-    activation: BaseActivation = "relu",
+    activation: BaseActivation = "gelu",
 ) -> StudyConfig:
     """The study `paper` of some figures: all cells over the first group of seeds, then the next group.
 
@@ -45,7 +45,7 @@ def paper_study(
         figures: their names; none: all of them.
         seeds: groups that train as one run each.
         activation: of every cell whose own settings do not say. The published numbers fit the default of the
-            authors' code, GELU; with it the study is called `paper-gelu`, so that runs are kept apart.
+            authors' code, GELU; with ReLU the study is called `paper-relu`, so that runs are kept apart.
 
     Raises:
         UserError: a figure is unknown.
@@ -54,7 +54,7 @@ def paper_study(
     probes = tuple(dict.fromkeys(probe for name in _names(figures) for probe in find_figure(name).probes))
     stages: tuple[Stage, ...] = ("train", "probe") if probes else ("train",)
     return StudyConfig(
-        study="paper" if activation == "relu" else f"paper-{activation}",
+        study="paper" if activation == "gelu" else f"paper-{activation}",
         description="The cells of arXiv 2602.06702.",
         model=ModelConfig(activation=activation),
         training=TrainingConfig(checkpoint_every=CHECKPOINT_EVERY),

@@ -55,8 +55,8 @@ class Cell:
 
     @property
     def seconds_left(self) -> float:
-        """Estimated seconds of work still to come, on one worker."""
-        if self.is_settled:
+        """Estimated seconds of work that is not done, on one worker; a failure leaves none."""
+        if self.state in ("done", "failed"):
             return 0.0
         stages = list(self.seconds)
         now = stages.index(self._stage) if self._stage in stages else 0

@@ -83,9 +83,8 @@ def files_in(folder: Path) -> Iterator[str]:
     """Names of the files below a folder, relative to it; hidden ones are left out."""
     for path, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not is_hidden(name)]
-        for name in files:
-            if not is_hidden(name):
-                yield os.path.relpath(os.path.join(path, name), folder)
+        inside = "" if path == str(folder) else f"{os.path.relpath(path, folder)}/"
+        yield from (f"{inside}{name}" for name in files if not is_hidden(name))
 
 
 def signature(path: Path) -> Signature | None:

@@ -87,11 +87,9 @@ def _places(node: Mapping[str, float], cpus: int, gpus: float) -> int:
     by_cpu = int(node.get("CPU", 0.0) // cpus)
     if not gpus:
         return by_cpu
+    there = int(node.get("GPU", 0.0))
     # A fraction has to be of one GPU: two GPUs hold two jobs of 0.6, not three.
-    by_gpu = (
-        int(node.get("GPU", 0.0)) * int(1 / gpus + 1e-6) if gpus < 1 else int(node.get("GPU", 0.0) // gpus)
-    )
-    return min(by_cpu, by_gpu)
+    return min(by_cpu, there * int(1 / gpus + 1e-6) if gpus < 1 else int(there // gpus))
 
 
 def _connect(ray: ModuleType, address: str) -> None:
@@ -106,9 +104,10 @@ def _connect(ray: ModuleType, address: str) -> None:
             logging_level=logging.ERROR,
             **(own if address == "local" else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         ray.shutdown()
-        raise UserError(f"RAY_ADDRESS={address}: {_why_refused(error)}") from None
+        where = "Ray does not start here" if address == "local" else f"RAY_ADDRESS={address}"
+        raise UserError(f"{where}: {_why_refused(error)}") from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
@@ -126,14 +125,12 @@ def _check_address(address: str) -> None:
         )
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # no such port, either
         raise UserError(f"RAY_ADDRESS={address}: no Ray cluster answers there ({error})") from None
 
 
 def _why_refused(error: BaseException) -> str:
     """Ray's reason in one line."""
     if "AuthToken" in f"{error} {error.__cause__}":
-        return (
-            "the cluster asks for its token; set RAY_AUTH_MODE=token, with the head's ~/.ray/auth_token here"
-        )
+        return "the cluster wants its token; set RAY_AUTH_MODE=token, with the head's ~/.ray/auth_token here"
     return " ".join(str(error).split())

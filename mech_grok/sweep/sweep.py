@@ -49,7 +49,8 @@ class _Schedule:
         self._engine = engine
         self._watch = Watch()
         self._began = self._asked = time.monotonic()
-        self._work = sum(cell.seconds_left for cell in cells)
+        self._work = self._seconds_left
+        self._pace_from: tuple[float, float] | None = None
         self.is_stopping = False
 
     @property
@@ -79,19 +80,24 @@ class _Schedule:
         return [Row(c.job.name, c.state, c.status, c.message) for c in self._cells.values()]
 
     def total(self) -> Total:
-        left = sum(cell.seconds_left for cell in self._cells.values())
-        elapsed = time.monotonic() - self._began
-        done = self._work - left
-        pace = elapsed / done if done > 0.01 * self._work else None
+        left, now = self._seconds_left, time.monotonic()
+        if self._pace_from is None and any(cell.status for cell in self._cells.values()):
+            self._pace_from = (now, left)  # what comes before the first worker is at work says nothing
+        since, left_then = self._pace_from or (now, left)
+        pace = (now - since) / (left_then - left) if left_then - left > 0.02 * self._work else None
         return Total(
             cells=len(self._cells),
             complete=len(self._in_state("done")),
             failed=len(self._in_state("failed")),
             waiting=len(self._in_state("waiting", "busy")),
-            work_done=done / self._work if self._work else 1.0,
-            elapsed=elapsed,
+            work_done=1 - left / self._work if self._work else 1.0,
+            elapsed=now - self._began,
             seconds_left=None if pace is None else left * pace,
         )
+
+    @property
+    def _seconds_left(self) -> float:
+        return sum(cell.seconds_left for cell in self._cells.values())
 
     def _in_state(self, *states: str) -> list[Cell]:
         return [cell for cell in self._cells.values() if cell.state in states]
