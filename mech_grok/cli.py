@@ -181,7 +181,10 @@ def sweep(
     cpus: Annotated[
         int | None, Parameter(help="CPU threads of each cell. [default: cores divided by cells; Ray: 1]")
     ] = None,
-    gpus: Annotated[float, Parameter(help="GPUs of each cell; 0.25: four cells share one.")] = 0.0,
+    gpus: Annotated[
+        float | None,
+        Parameter(help="GPUs of each cell; 0.25: four cells share one. [default: 1 with device cuda]"),
+    ] = None,
     shard: Annotated[str, Parameter(help="Do only share i of N, as i/N: one task of a Slurm array.")] = "1/1",
 ) -> None:
     """The same as run, on many workers: every cell of a study that is not complete yet, several at once.
@@ -193,7 +196,7 @@ def sweep(
     from mech_grok.sweep.study_sweep import Asked, plan_sweep, sweep_study
 
     config = read_study(study, overrides)
-    asked = Asked(engine, workers, cpus, gpus, parse_shard(shard))
+    asked = Asked(engine, workers, cpus, gpus or 0.0, parse_shard(shard))
     if plan:
         print("\n".join(plan_sweep(config, out, asked)))
     elif not sweep_study(config, out, asked, _command("sweep", study, overrides, out)):

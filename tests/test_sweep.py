@@ -65,7 +65,9 @@ def assert_same_bits(folder: Path, undisturbed: Path) -> None:
         for column in theirs.metrics:
             np.testing.assert_array_equal(ours.metrics[column], theirs.metrics[column], err_msg=name)
         assert set(ours.steps) >= set(theirs.steps)  # a signal asks for one more checkpoint
-        ours_last, theirs_last = (load_tensors(weights_path(r.checkpoint_folder, 1200)) for r in (ours, theirs))
+        ours_last, theirs_last = (
+            load_tensors(weights_path(r.checkpoint_folder, 1200)) for r in (ours, theirs)
+        )
         assert all((ours_last[key] == theirs_last[key]).all() for key in theirs_last)
 
 
@@ -142,7 +144,8 @@ def test_a_plan_touches_nothing(here: Path, capfd: pytest.CaptureFixture[str]) -
         (("--shard", "half"), "shard"),
         (("--workers", "0"), "workers"),
         (("--cpus", "1000"), "cpus"),
-        (("--gpus", "-1"), "gpus"),
+        (("--gpus", "-1"), "--gpus -1: allowed: a fraction of one GPU"),
+        (("--gpus", "0.5"), "--gpus 0.5: these cells train on the CPU; set training.device=cuda"),
         (("stages=[sing]",), "stages.0: input should be 'train', 'probe' or 'ablate'"),
         (("stages=[train, probe]", "probes=[attenton]"), "attention"),
         (("--engine", "ray", "--workers", "2"), "--workers is of this machine"),
@@ -178,7 +181,15 @@ def test_a_run_of_another_config_is_refused_before_anything_runs(
 
 def start_sweep(folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "mech_grok", "sweep", str(folder / "four.yaml"), "--out", str(folder / "runs")],
+        [
+            sys.executable,
+            "-m",
+            "mech_grok",
+            "sweep",
+            str(folder / "four.yaml"),
+            "--out",
+            str(folder / "runs"),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

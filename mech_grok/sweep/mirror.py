@@ -124,9 +124,7 @@ class _Copy:
 
     def pull(self, choice: Choice = list) -> None:
         """Bring what is new or other there, and delete here what is not there."""
-        late = {
-            name for name in self._remote.files() if stage(name)
-        }  # noted first, as others may write there
+        late = {name for name in self._remote.files() if stage(name)}  # first, as others may write there
         marks = {n: mark for n, mark in self._remote.files().items() if n in late or not stage(n)}
         marks = {name: marks[name] for name in choice([*without_parts_of_stores(marks)])}
         notes = self._notes()

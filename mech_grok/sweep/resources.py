@@ -64,7 +64,7 @@ def workers(n_jobs: int, cpus: int | None, gpus: float, device: str) -> Layout:
 
 def _gpu_slots(gpus: float, device: str) -> tuple[str, ...]:
     """The GPUs that each worker sees, for as many workers as there is room for, spread over the GPUs."""
-    if not (0 <= gpus <= 1 or (gpus < float("inf") and gpus == int(gpus))):
+    if not (0 <= gpus <= 1 or (1 < gpus < float("inf") and gpus == int(gpus))):
         raise UserError(
             f"--gpus {gpus:g}: allowed: a fraction of one GPU from 0 to 1, such as 0.25, or a whole number"
         )

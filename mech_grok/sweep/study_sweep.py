@@ -1,7 +1,7 @@
 """`mech-grok sweep`: from a study to all of its cells done, and a report over them."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,7 +63,7 @@ def sweep_study(study: StudyConfig, root: str, asked: Asked, command: str) -> bo
     todo.place.begin()
     cells = todo.as_jobs(command)
     if cells:
-        sweep(cells, _engine(asked, todo.layout), todo.place.folder)
+        sweep(cells, _engine(asked, todo.layout, cells), todo.place.folder)
     say("\n".join(summary(cells, already=len(todo.cells) - len(cells))))
     complete = all(cell.state == "done" for cell in cells)
     if complete:
@@ -125,15 +125,20 @@ def _layout(asked: Asked, unfinished: list[CellConfig]) -> Layout:
         return Layout(workers=n_jobs, threads=asked.cpus or 1)
     if asked.workers is not None and asked.workers < 1:
         raise UserError(f"--workers {asked.workers}: allowed: 1 and more")
-    device = "cuda" if any(cell.training.device == "cuda" for cell in unfinished) else "cpu"
+    device = "cuda" if _on_gpus(unfinished) else "cpu"
     return workers(min(asked.workers or n_jobs, n_jobs), asked.cpus, asked.gpus, device)
 
 
-def _engine(asked: Asked, layout: Layout) -> Engine:
+def _on_gpus(cells: Iterable[CellConfig]) -> bool:
+    return any(cell.training.device == "cuda" for cell in cells)
+
+
+def _engine(asked: Asked, layout: Layout, cells: Iterable[Cell]) -> Engine:
     if asked.engine == "ray":
         from mech_grok.sweep.ray_engine import RayEngine  # Ray is an extra
 
-        return RayEngine(layout.threads, asked.gpus)
+        whole = 1.0 if _on_gpus(cell.job.config for cell in cells) else 0.0
+        return RayEngine(layout.threads, asked.gpus or whole)
     return LocalEngine(layout.workers, layout.threads, layout.gpus)
 
 
