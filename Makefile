@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: demo test test-slow test-ray lint bench clean
+.PHONY: demo test test-slow test-workers lint bench clean
 
 demo: .venv/.ready
 	$(UV) run --frozen mech-grok run configs/quickstart.yaml --resume
@@ -13,9 +13,9 @@ test: .venv/.ready
 test-slow: .venv/.ready
 	$(UV) run --frozen pytest -m slow -n 2
 
-# Real Ray clusters on this machine; Ray is not in the environment of the other targets.
-test-ray: .venv/.ready
-	$(UV) run --frozen --extra ray pytest -m ray
+# Sweeps with real processes, and on real Ray clusters; Ray is in no other target's environment.
+test-workers: .venv/.ready
+	$(UV) run --frozen --extra ray pytest -m workers
 
 lint: .venv/.ready
 	$(UV) run --frozen ruff check

@@ -8,7 +8,7 @@ from transformer_lens import HookedTransformer
 
 from mech_grok.config import CellConfig
 from mech_grok.model import GrokTransformer
-from mech_grok.sweep.arithmetic import forward_products
+from mech_grok.sweep.costs.arithmetic import forward_products
 from mech_grok.training.data import examples
 from mech_grok.training.linear import product, weight_gradient
 from mech_grok.training.parameters import ParameterStack

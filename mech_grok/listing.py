@@ -15,8 +15,8 @@ from mech_grok.errors import UserError
 from mech_grok.generalisation import TEST_ACCURACY, GeneralisationSteps, generalisation_steps
 from mech_grok.run import Run
 from mech_grok.study import find_runs
-from mech_grok.sweep.condition import KINDS, Condition, condition
-from mech_grok.sweep.rows import printable
+from mech_grok.sweep.display.condition import KINDS, Condition, condition
+from mech_grok.sweep.display.rows import printable
 
 _HEADINGS = ("run", "placement", "seeds", "steps", "generalised at step")
 _CELL_HEADINGS = ("run", "placement", "seeds", "steps", "state", "generalised at step")

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mech_grok.config import CellConfig
-from mech_grok.sweep.engine import Engine
-from mech_grok.sweep.job import Job, Outcome
+from mech_grok.sweep.workers.engine import Engine
+from mech_grok.sweep.workers.job import Job, Outcome
 
 
 def job(place: Path | str, threads: int = 1) -> Job:

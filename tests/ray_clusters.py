@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mech_grok.sweep.engine import Engine
-from mech_grok.sweep.job import Job, Outcome
+from mech_grok.sweep.workers.engine import Engine
+from mech_grok.sweep.workers.job import Job, Outcome
 
 PATIENCE_S = 300.0
 

@@ -108,7 +108,7 @@ def test_help_and_the_package_itself_import_nothing_heavy() -> None:
 
 
 def test_reading_and_reporting_runs_need_no_transformer_lens() -> None:
-    code = "import mech_grok.listing, mech_grok.report, mech_grok.sweep.study_sweep; from mech_grok import load_run, load_study"
-    loaded = loaded_after(code)
+    reading = "from mech_grok import load_run, load_study; import mech_grok.listing, mech_grok.report"
+    loaded = loaded_after(f"{reading}; import mech_grok.sweep.study_sweep")
     assert {"xarray", "plotly"} <= loaded
     assert "transformer_lens" not in loaded

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from mech_grok import load_run
 from mech_grok.cli import main
 from mech_grok.config_file import read_study
 from mech_grok.study import study_target, train_target
-from mech_grok.sweep.claim import ClaimRecord, read_claim
+from mech_grok.sweep.places.claim import ClaimRecord, read_claim
 from mech_grok.training.checkpoints import load_tensors, weights_path
 
 STUDY = """
@@ -71,6 +73,7 @@ def assert_same_bits(folder: Path, undisturbed: Path) -> None:
         assert all((ours_last[key] == theirs_last[key]).all() for key in theirs_last)
 
 
+@pytest.mark.workers
 def test_every_cell_is_done_and_a_second_sweep_finds_nothing_to_do(
     here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +96,7 @@ def test_every_cell_is_done_and_a_second_sweep_finds_nothing_to_do(
     assert logs == {name: (here / "runs/four" / name / "log.txt").read_bytes() for name in CELLS}
 
 
+@pytest.mark.workers
 def test_a_cell_that_fails_is_named_with_its_log_and_stops_nobody(
     here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +122,7 @@ def test_a_cell_that_fails_is_named_with_its_log_and_stops_nobody(
     assert not (bad / "failure.json").exists()
 
 
+@pytest.mark.workers
 def test_shards_share_the_cells_and_the_last_one_writes_the_report(
     here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,21 +184,20 @@ def test_a_run_of_another_config_is_refused_before_anything_runs(
     assert sorted(here.rglob("*")) == before
 
 
-def start_sweep(folder: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "mech_grok",
-            "sweep",
-            str(folder / "four.yaml"),
-            "--out",
-            str(folder / "runs"),
-        ],
+@contextmanager
+def started_sweep(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """The sweep as a process of its own, which does not outlive the block."""
+    command = [sys.executable, "-m", "mech_grok", "sweep", str(folder / "four.yaml")]
+    with subprocess.Popen(
+        [*command, "--out", str(folder / "runs")],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def a_worker(folder: Path, step: int, others_than: frozenset[int] = frozenset()) -> ClaimRecord:
@@ -208,13 +212,16 @@ def a_worker(folder: Path, step: int, others_than: frozenset[int] = frozenset())
     raise AssertionError(f"nobody came beyond step {step}")
 
 
+@pytest.mark.workers
 def test_two_sweeps_at_once_and_a_killed_worker_give_the_same_bits(here: Path, undisturbed: Path) -> None:
-    sweeps = [start_sweep(here), start_sweep(here)]
-    killed = a_worker(here, step=300)
-    os.kill(killed.pid, signal.SIGKILL)
-    said = [process.communicate(timeout=240)[0] for process in sweeps]
+    with started_sweep(here) as one, started_sweep(here) as other:
+        killed = a_worker(here, step=300)
+        os.kill(killed.pid, signal.SIGKILL)
+        sweeps = (one, other)
+        said = [process.communicate(timeout=240)[0] for process in sweeps]
     assert [process.returncode for process in sweeps] == [0, 0], said
-    assert any("killed by SIGKILL; given to another worker" in text for text in said)
+    again = "the worker was killed by SIGKILL (out of memory?); given to another worker"
+    assert any(again in text for text in said)
     assert all("cells: 4 of 4 complete" in text for text in said)
     assert_same_bits(here / "runs/four", undisturbed)
     for name in CELLS:
@@ -222,25 +229,26 @@ def test_two_sweeps_at_once_and_a_killed_worker_give_the_same_bits(here: Path, u
         assert begun == 1, f"{name} was trained {begun} times"
 
 
+@pytest.mark.workers
 def test_a_sweep_that_is_stopped_goes_on_as_if_nothing_had_happened(here: Path, undisturbed: Path) -> None:
-    process = start_sweep(here)
-    a_worker(here, step=300)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    with started_sweep(here) as process:
+        a_worker(here, step=300)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "stopped by SIGINT; continue with the same command" in said
     done = [load_run(path.parent).steps_done for path in (here / "runs/four").glob("*/config.yaml")]
     assert any(0 < steps < 1200 for steps in done)
 
-    process = start_sweep(here)
-    worker = a_worker(here, step=700)
-    process.kill()  # its workers notice, write a checkpoint and stop
-    process.wait()
+    with started_sweep(here) as process:
+        worker = a_worker(here, step=700)
+        process.kill()  # its workers notice, write a checkpoint and stop
     until = time.monotonic() + 30
     while os.path.exists(f"/proc/{worker.pid}"):
         assert time.monotonic() < until, "the worker lives on"
         time.sleep(0.05)
 
-    said, _ = (process := start_sweep(here)).communicate(timeout=240)
+    with started_sweep(here) as process:
+        said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert_same_bits(here / "runs/four", undisturbed)

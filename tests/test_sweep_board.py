@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from mech_grok.progress import Status
-from mech_grok.sweep import board as board_module
-from mech_grok.sweep.board import Board, Row, Total
-from mech_grok.sweep.live_lines import live_lines
-from mech_grok.sweep.rows import change_line, printable, status_line, total_line
+from mech_grok.sweep.display import board as board_module
+from mech_grok.sweep.display.board import Board, Row, Total
+from mech_grok.sweep.display.live_lines import live_lines
+from mech_grok.sweep.display.rows import change_line, printable, status_line, total_line
 
 TRAINING = Status("train", "step", 1200, 3000, 23.0, 52.13, "train loss 3.12e-04, test accuracy 0.312")
 PROBING = Status("probe", "checkpoint", 3, 10, 9.0, 0.3125)
@@ -203,7 +203,7 @@ CHILD = """
 import os, time
 from dataclasses import replace
 from mech_grok.progress import Status
-from mech_grok.sweep.board import Board, Row, Total
+from mech_grok.sweep.display.board import Board, Row, Total
 
 names = [f"mlp-pre_lr=0.{i:03d}_weight_decay=0.1" for i in range(30)]
 total = Total(cells=30, complete=0, failed=0, waiting=2, work_done=0.5, elapsed=62, seconds_left=62)

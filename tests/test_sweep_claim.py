@@ -19,11 +19,11 @@ import pytest
 from mech_grok.errors import RunBusyError, UserError
 from mech_grok.progress import Status
 from mech_grok.signals import Terminated, listening, unwinding
-from mech_grok.sweep import claim as claim_module
-from mech_grok.sweep.claim import Watch, claimed, read_claim
-from mech_grok.sweep.claim_files import claim_files
-from mech_grok.sweep.claim_record import ClaimRecord, encoded
-from mech_grok.sweep.processes import this_process
+from mech_grok.sweep.places import claim as claim_module
+from mech_grok.sweep.places.claim import Watch, claimed, read_claim
+from mech_grok.sweep.places.claim_files import claim_files
+from mech_grok.sweep.places.claim_record import ClaimRecord, encoded
+from mech_grok.sweep.places.processes import this_process
 
 STATUS = Status("train", "step", 3, 10, 1.5, 2.0, "loss 1")
 
@@ -398,7 +398,7 @@ RACER = """
 import sys, time
 from pathlib import Path
 from mech_grok.errors import RunBusyError
-from mech_grok.sweep.claim import claimed
+from mech_grok.sweep.places.claim import claimed
 root, name = Path(sys.argv[1]), sys.argv[2]
 (root / name).touch()
 while not (root / "go").exists():
@@ -443,7 +443,7 @@ HOLDER = """
 import sys, time
 from mech_grok.errors import RunBusyError
 from mech_grok.signals import unwinding
-from mech_grok.sweep import claim
+from mech_grok.sweep.places import claim
 claim.BEAT_S = 0.02
 try:
     with unwinding(), claim.claimed(sys.argv[1], "theirs"):

@@ -16,9 +16,9 @@ from mech_grok.config import CellConfig
 from mech_grok.config_file import to_yaml
 from mech_grok.model import GrokTransformer
 from mech_grok.probes import PROBES
-from mech_grok.sweep import disk, speed, stage_costs
-from mech_grok.sweep.arithmetic import forward_products, n_parameters, operations, step_work
-from mech_grok.sweep.estimate import costs
+from mech_grok.sweep.costs import disk, speed, stage_costs
+from mech_grok.sweep.costs.arithmetic import forward_products, n_parameters, operations, step_work
+from mech_grok.sweep.costs.estimate import costs
 from mech_grok.train_stage import train_cell
 from mech_grok.training.checkpoints import weights_path
 from mech_grok.training.data import examples
@@ -238,7 +238,7 @@ def test_solved_attention_factors_are_kept_on_disk() -> None:
 def test_a_study_of_trainings_is_estimated_without_transformer_lens() -> None:
     code = (
         "import sys; from pathlib import Path; from mech_grok.config import CellConfig;"
-        "from mech_grok.sweep.estimate import costs; import mech_grok.sweep.plan, mech_grok.sweep.shards;"
+        "from mech_grok.sweep.costs.estimate import costs; import mech_grok.sweep.display.plan;"
         "print(costs({Path('no/study/cell'): CellConfig()}, ['train'], (), 1));"
         "sys.exit('transformer_lens' in sys.modules)"
     )

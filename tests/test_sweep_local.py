@@ -18,17 +18,17 @@ from pathlib import Path
 import pytest
 from local_jobs import is_held, job, outcomes, wait_for_begin, wait_until
 
-from mech_grok.sweep.engine import Engine
-from mech_grok.sweep.job import Outcome
-from mech_grok.sweep.local_engine import LocalEngine
+from mech_grok.sweep.workers.engine import Engine
+from mech_grok.sweep.workers.job import Outcome
+from mech_grok.sweep.workers.local_engine import LocalEngine
 
 SWEEP = """
 import signal, sys
 from pathlib import Path
-import mech_grok.sweep.nursery as nursery
+import mech_grok.sweep.workers.nursery as nursery
 nursery.PRELOAD = "preloaded"
 from mech_grok.signals import listening
-from mech_grok.sweep.local_engine import LocalEngine
+from mech_grok.sweep.workers.local_engine import LocalEngine
 from local_jobs import job, outcomes, wait_for_begin
 print("main", flush=True)
 place = Path(sys.argv[1])
@@ -50,7 +50,7 @@ def found_by(*gpus: str) -> list[dict[str, object]]:
 
 def test_a_worker_has_everything_loaded_and_its_own_process() -> None:
     first, second = found_by()
-    assert first["loaded"] == ["torch", "transformer_lens", "mech_grok.sweep.work"]
+    assert first["loaded"] == ["torch", "transformer_lens", "mech_grok.sweep.workers.work"]
     assert first["pid"] != second["pid"]
     assert first["forkserver"] == second["forkserver"] != os.getpid() == first["parent"]
     assert first["omp"][1] == os.environ.get("OMP_WAIT_POLICY", "passive")

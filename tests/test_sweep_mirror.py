@@ -25,11 +25,11 @@ from mech_grok.config import CellConfig
 from mech_grok.config_file import to_yaml
 from mech_grok.errors import RunBusyError, UserError
 from mech_grok.run import Run, beside
-from mech_grok.sweep import copying, mirror, scratch
-from mech_grok.sweep.claim import claimed
-from mech_grok.sweep.claim_files import claim_files
-from mech_grok.sweep.copying import files_in, held_still, stage
-from mech_grok.sweep.mirror import fetch, is_remote, mirrored, publish
+from mech_grok.sweep.places import copying, mirror, scratch
+from mech_grok.sweep.places.claim import claimed
+from mech_grok.sweep.places.claim_files import claim_files
+from mech_grok.sweep.places.copying import files_in, held_still, stage
+from mech_grok.sweep.places.mirror import fetch, is_remote, mirrored, publish
 from mech_grok.train_stage import train_cell
 
 CELL: dict[str, Any] = {

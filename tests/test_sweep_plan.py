@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from mech_grok.config import CellConfig
 from mech_grok.study_config import STAGES, StudyConfig
-from mech_grok.sweep.estimate import Cost
-from mech_grok.sweep.plan import about, makespan, plan_lines, seconds_left, size
-from mech_grok.sweep.resources import Layout
+from mech_grok.sweep.costs.estimate import Cost
+from mech_grok.sweep.display.plan import about, makespan, plan_lines, seconds_left, size
 from mech_grok.sweep.state import CellState
+from mech_grok.sweep.workers.resources import Layout
 
 COST = Cost(train=100.0, probe=20.0, ablate=30.0, disk=5_000_000)
 STUDY = StudyConfig.model_validate(

@@ -22,12 +22,12 @@ from mech_grok.config import CellConfig
 from mech_grok.config_file import read_study
 from mech_grok.errors import UserError
 from mech_grok.run import Run
-from mech_grok.sweep.claim import read_claim
-from mech_grok.sweep.engine import Engine
-from mech_grok.sweep.job import Job, Outcome
-from mech_grok.sweep.ray_cluster import RayCluster, import_ray
-from mech_grok.sweep.ray_engine import RayEngine
-from mech_grok.sweep.resources import cpu_count
+from mech_grok.sweep.places.claim import read_claim
+from mech_grok.sweep.workers.engine import Engine
+from mech_grok.sweep.workers.job import Job, Outcome
+from mech_grok.sweep.workers.ray_cluster import RayCluster, import_ray
+from mech_grok.sweep.workers.ray_engine import RayEngine
+from mech_grok.sweep.workers.resources import cpu_count
 from mech_grok.training.checkpoints import optimiser_path, weights_path
 
 ACT = f"{act.__module__}:{act.__name__}"
@@ -88,7 +88,7 @@ def job(name: str, folder: Path, **changes: Any) -> Job:
     return Job(place=str(folder / name), config=config, **whole)
 
 
-@pytest.mark.ray
+@pytest.mark.workers
 def test_a_local_ray_runs_jobs_says_nothing_and_leaves_nothing(
     unconnected: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,7 +108,7 @@ def test_a_local_ray_runs_jobs_says_nothing_and_leaves_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.ray
+@pytest.mark.workers
 @pytest.mark.usefixtures("connected")
 @pytest.mark.parametrize(
     ("cpus", "gpus", "found"),
@@ -130,7 +130,7 @@ def test_as_many_run_at_once_as_their_shares_allow(
     assert max(outcome.message for (outcome,) in outcomes.values()) == found
 
 
-@pytest.mark.ray
+@pytest.mark.workers
 @pytest.mark.usefixtures("connected")
 def test_interrupt_stops_what_runs_forgets_what_waits_and_leaves_workers_of_use(tmp_path: Path) -> None:
     running, queued = [job(f"wait-{n}", tmp_path) for n in range(2)], job("wait-2", tmp_path)
@@ -150,7 +150,7 @@ def test_interrupt_stops_what_runs_forgets_what_waits_and_leaves_workers_of_use(
         assert after.message.split()[0] in workers
 
 
-@pytest.mark.ray
+@pytest.mark.workers
 @pytest.mark.usefixtures("connected")
 def test_leaving_ends_workers_that_still_run(tmp_path: Path) -> None:
     place = tmp_path / "wait"
@@ -160,7 +160,7 @@ def test_leaving_ends_workers_that_still_run(tmp_path: Path) -> None:
     until(lambda: not Path(f"/proc/{place.read_text()}").exists())
 
 
-@pytest.mark.ray
+@pytest.mark.workers
 @pytest.mark.usefixtures("connected")
 def test_another_version_on_a_node_is_named_and_so_is_what_it_cannot_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -175,7 +175,7 @@ def test_another_version_on_a_node_is_named_and_so_is_what_it_cannot_import(
     assert f"mech-grok {version} is installed there, but 99.0 where the sweep runs" in other.message
 
 
-@pytest.mark.ray
+@pytest.mark.workers
 def test_it_connects_to_the_cluster_at_ray_address_and_keeps_a_connection_that_is_there(
     unconnected: Any, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +191,7 @@ def test_it_connects_to_the_cluster_at_ray_address_and_keeps_a_connection_that_i
         assert unconnected.is_initialized()
 
 
-@pytest.mark.ray
+@pytest.mark.workers
 @pytest.mark.usefixtures("connected")
 def test_a_cell_larger_than_every_node_waits_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -252,7 +252,7 @@ def is_half_way(place: str) -> bool:
     return 30 <= Run(place).steps_done < 250 if (Path(place) / "config.yaml").exists() else False
 
 
-@pytest.mark.ray
+@pytest.mark.workers
 @pytest.mark.usefixtures("connected")
 def test_a_worker_has_the_threads_of_each_of_its_jobs(tmp_path: Path) -> None:
     threads = {"two": 2, "one": 1, "again": 2}
@@ -263,7 +263,7 @@ def test_a_worker_has_the_threads_of_each_of_its_jobs(tmp_path: Path) -> None:
     assert {name: run["threads"] for name, run in runs.items()} == threads
 
 
-@pytest.mark.ray
+@pytest.mark.workers
 @pytest.mark.usefixtures("connected")
 def test_a_worker_killed_half_way_is_replaced_and_the_others_go_on(undisturbed: Path, tmp_path: Path) -> None:
     jobs = cells(tmp_path)
@@ -283,7 +283,7 @@ def test_a_worker_killed_half_way_is_replaced_and_the_others_go_on(undisturbed: 
     assert_same_bits(tmp_path, undisturbed)
 
 
-@pytest.mark.ray
+@pytest.mark.workers
 @pytest.mark.usefixtures("connected")
 def test_interrupted_cells_leave_a_checkpoint_and_go_on_from_it(undisturbed: Path, tmp_path: Path) -> None:
     jobs, outcomes = cells(tmp_path), dict[str, Outcome]()
@@ -303,7 +303,7 @@ def test_interrupted_cells_leave_a_checkpoint_and_go_on_from_it(undisturbed: Pat
     assert_same_bits(tmp_path, undisturbed)
 
 
-@pytest.mark.ray
+@pytest.mark.workers
 @pytest.mark.usefixtures("connected")
 def test_a_node_removed_half_way_loses_no_cell(cluster: Any, undisturbed: Path, tmp_path: Path) -> None:
     node = cluster.add_node(num_cpus=2, **SMALL)
@@ -334,7 +334,7 @@ def parent(job: Job) -> int:
     return int(status.rpartition(")")[2].split()[1])
 
 
-@pytest.mark.ray
+@pytest.mark.workers
 @pytest.mark.parametrize(
     ("address", "reason"),
     [

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mech_grok.errors import UserError
-from mech_grok.sweep import resources
-from mech_grok.sweep.resources import Layout, cpu_count, gpu_names, memory_available, workers
+from mech_grok.sweep.workers import resources
+from mech_grok.sweep.workers.resources import Layout, cpu_count, gpu_names, memory_available, workers
 
 GIB = 2**30
 

@@ -13,10 +13,10 @@ from mech_grok.progress import Status
 from mech_grok.signals import Interrupted
 from mech_grok.sweep import sweep as sweep_module
 from mech_grok.sweep.cells import MOST_DEATHS, Cell
-from mech_grok.sweep.claim import claimed
-from mech_grok.sweep.job import Job, Outcome
-from mech_grok.sweep.summary import summary
+from mech_grok.sweep.display.summary import summary
+from mech_grok.sweep.places.claim import claimed
 from mech_grok.sweep.sweep import sweep
+from mech_grok.sweep.workers.job import Job, Outcome
 
 DONE = Outcome("done")
 Script = Mapping[str, Iterable[Outcome | Callable[[], Outcome]]]

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 from mech_grok.signals import listening
-from mech_grok.sweep.job import Job, Outcome
+from mech_grok.sweep.workers.job import Job, Outcome
 
 
 def report(job: Job) -> Outcome:
     """What a worker finds when it begins."""
-    wanted = ("torch", "transformer_lens", "mech_grok.sweep.work")
+    wanted = ("torch", "transformer_lens", "mech_grok.sweep.workers.work")
     found = {
         "pid": os.getpid(),
         "forkserver": os.getppid(),

@@ -1,6 +1,8 @@
 """The cells of a running sweep: what each waits for, how far it is, how often it died, how it ended."""
 
+import math
 import posixpath
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,8 +11,9 @@ from fsspec.core import url_to_fs
 
 from mech_grok.progress import Status
 from mech_grok.study_config import Stage
-from mech_grok.sweep.claim import read_claim
-from mech_grok.sweep.job import Job
+from mech_grok.sweep.places.claim import REMOTE_BEAT_S, read_claim
+from mech_grok.sweep.places.mirror import is_remote
+from mech_grok.sweep.workers.job import Job
 
 State = Literal["waiting", "running", "busy", "done", "failed", "stopped"]
 
@@ -41,6 +44,7 @@ class Cell:
     status: Status | None = None
     deaths: int = 0
     _files: frozenset[str] = field(default=frozenset())
+    _looked_at: float = -math.inf
 
     @property
     def is_settled(self) -> bool:
@@ -70,7 +74,11 @@ class Cell:
         return self.status.label if self.status else None
 
     def look(self) -> None:
-        """Read from its claim how far its worker is."""
+        """Read from its claim how far its worker is; behind a URL only as often as that is written."""
+        now = time.monotonic()
+        if is_remote(self.job.place) and now - self._looked_at < REMOTE_BEAT_S:
+            return
+        self._looked_at = now
         record = read_claim(self.job.place)
         if record and record.status:
             self.status = record.status

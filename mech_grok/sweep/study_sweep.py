@@ -11,17 +11,17 @@ from mech_grok.errors import UserError
 from mech_grok.progress import say
 from mech_grok.study_config import StudyConfig
 from mech_grok.sweep.cells import Cell
-from mech_grok.sweep.engine import Engine
-from mech_grok.sweep.estimate import Cost, costs
-from mech_grok.sweep.job import Job
-from mech_grok.sweep.local_engine import LocalEngine
-from mech_grok.sweep.plan import plan_lines
-from mech_grok.sweep.resources import Layout, workers
+from mech_grok.sweep.costs.estimate import Cost, costs
+from mech_grok.sweep.display.plan import plan_lines
+from mech_grok.sweep.display.summary import summary
+from mech_grok.sweep.places.study_place import StudyPlace
 from mech_grok.sweep.shards import share
 from mech_grok.sweep.state import CellState
-from mech_grok.sweep.study_place import StudyPlace
-from mech_grok.sweep.summary import summary
 from mech_grok.sweep.sweep import sweep
+from mech_grok.sweep.workers.engine import Engine
+from mech_grok.sweep.workers.job import Job
+from mech_grok.sweep.workers.local_engine import LocalEngine
+from mech_grok.sweep.workers.resources import Layout, workers
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _on_gpus(cells: Iterable[CellConfig]) -> bool:
 
 def _engine(asked: Asked, layout: Layout, cells: Iterable[Cell]) -> Engine:
     if asked.engine == "ray":
-        from mech_grok.sweep.ray_engine import RayEngine  # Ray is an extra
+        from mech_grok.sweep.workers.ray_engine import RayEngine  # Ray is an extra
 
         whole = 1.0 if _on_gpus(cell.job.config for cell in cells) else 0.0
         return RayEngine(layout.threads, asked.gpus or whole)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mech_grok.signals import Interrupted, listening
-from mech_grok.sweep.board import Board, Row, Total
 from mech_grok.sweep.cells import Cell
-from mech_grok.sweep.claim import Watch, read_claim
-from mech_grok.sweep.engine import Engine
-from mech_grok.sweep.job import Outcome
+from mech_grok.sweep.display.board import Board, Row, Total
+from mech_grok.sweep.places.claim import Watch, read_claim
+from mech_grok.sweep.workers.engine import Engine
+from mech_grok.sweep.workers.job import Outcome
 
 _ROUND_S = 0.2
 _ASK_AGAIN_S = 5.0
@@ -106,8 +106,8 @@ class _Schedule:
         cell.message = outcome.message
         if outcome.kind == "died" or (outcome.kind == "stopped" and not self.is_stopping):
             cell.has_died(outcome.message)
-            again = "given to another worker" if cell.state == "waiting" else "given up"
-            say(f"{cell.job.name}: {outcome.message}; {again}")
+            if cell.state == "waiting":
+                say(f"{cell.job.name}: {outcome.message}; given to another worker")
             if self.is_stopping and cell.state == "waiting":
                 cell.state = "stopped"
         elif outcome.kind == "busy":

@@ -13,7 +13,7 @@ import torch
 from mech_grok.config import CellConfig
 from mech_grok.config_file import load_cell
 from mech_grok.errors import UserError
-from mech_grok.sweep.arithmetic import operations, step_work
+from mech_grok.sweep.costs.arithmetic import operations, step_work
 from mech_grok.training.checkpoints import saved_steps, weights_path
 from mech_grok.training.linear import onednn_takes, product, weight_gradient
 

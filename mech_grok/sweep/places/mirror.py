@@ -12,8 +12,8 @@ from threading import Event, Thread
 from mech_grok.config_file import load_cell
 from mech_grok.errors import RunBusyError, UserError
 from mech_grok.progress import say
-from mech_grok.sweep.claim import Claim
-from mech_grok.sweep.copying import (
+from mech_grok.sweep.places.claim import Claim
+from mech_grok.sweep.places.copying import (
     Signature,
     files_in,
     held_still,
@@ -23,8 +23,8 @@ from mech_grok.sweep.copying import (
     without_empty_folders,
     without_parts_of_stores,
 )
-from mech_grok.sweep.remote import Remote, reaching
-from mech_grok.sweep.scratch import slot, slot_for_good
+from mech_grok.sweep.places.remote import Remote, reaching
+from mech_grok.sweep.places.scratch import slot, slot_for_good
 
 PUSH_EVERY_S = 20.0
 """Between two copies of what a worker writes: so much is lost at most when its machine is."""

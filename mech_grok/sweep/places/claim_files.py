@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from fsspec.implementations.local import LocalFileSystem
 
-from mech_grok.sweep.remote import Remote
+from mech_grok.sweep.places.remote import Remote
 
 _FOLDER = ".claim"
 _NUMBERED = re.compile(r"(\d{6,})\.json")

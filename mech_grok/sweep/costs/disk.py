@@ -6,7 +6,7 @@ Most files of a run are chunks of arrays smaller than a block, in folders of the
 from collections.abc import Sequence
 
 from mech_grok.config import CellConfig
-from mech_grok.sweep.arithmetic import n_parameters
+from mech_grok.sweep.costs.arithmetic import n_parameters
 
 BLOCK = 4096
 

@@ -18,10 +18,10 @@ from threading import Event, Lock, Thread
 from mech_grok.errors import RunBusyError, UserError
 from mech_grok.progress import Status
 from mech_grok.signals import abandon, held
-from mech_grok.sweep.claim_files import claim_files
-from mech_grok.sweep.claim_record import ClaimRecord, current_claim, encoded, unknown_claim
-from mech_grok.sweep.processes import this_process
-from mech_grok.sweep.remote import reaching
+from mech_grok.sweep.places.claim_files import claim_files
+from mech_grok.sweep.places.claim_record import ClaimRecord, current_claim, encoded, unknown_claim
+from mech_grok.sweep.places.processes import this_process
+from mech_grok.sweep.places.remote import reaching
 
 BEAT_S = 2.0
 """Between two signs of life in a run directory on this machine or a mounted file system."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from mech_grok.errors import UserError
-from mech_grok.sweep.resources import cpu_count
+from mech_grok.sweep.workers.resources import cpu_count
 
 _LOOK_EVERY_S = 2.0
 _ANSWER_S = 5.0

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
-from mech_grok.sweep.job import Job, Outcome
+from mech_grok.sweep.workers.job import Job, Outcome
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """Runs `mech_grok.sweep.work.work(job)` somewhere, for several jobs at once. Used as a context manager.
+    """Does several jobs at once, each by `mech_grok.sweep.workers.work`. Used as a context manager.
 
     Leaving the block leaves no worker behind, however it is left.
     """

@@ -11,13 +11,13 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerProcess
 from types import ModuleType
 
-PRELOAD = "mech_grok.sweep.preload"
+PRELOAD = "mech_grok.sweep.workers.preload"
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
 
 
 class Nursery:
-    """Starts processes that have torch, TransformerLens and `mech_grok.sweep.work` loaded.
+    """Starts processes that have torch, TransformerLens and `mech_grok.sweep.workers.work` loaded.
 
     Python has one forkserver per process. It stays, loaded, for the next nursery, and ends with the process.
     """

@@ -9,12 +9,12 @@ from pathlib import Path
 from mech_grok.config import CellConfig
 from mech_grok.study import cell_line
 from mech_grok.study_config import StudyConfig
-from mech_grok.sweep.disk import blocks
-from mech_grok.sweep.estimate import Cost
-from mech_grok.sweep.failure import recorded_failure
-from mech_grok.sweep.resources import Layout
+from mech_grok.sweep.costs.disk import blocks
+from mech_grok.sweep.costs.estimate import Cost
 from mech_grok.sweep.shards import parents_of
 from mech_grok.sweep.state import CellState
+from mech_grok.sweep.workers.failure import recorded_failure
+from mech_grok.sweep.workers.resources import Layout
 
 
 def plan_lines(

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mech_grok.sweep.remote import is_hidden
+from mech_grok.sweep.places.remote import is_hidden
 
 _LATE = tuple(
     re.compile(rf"(.*/)?{name}")

@@ -5,8 +5,8 @@ import gc
 import os
 
 try:
-    import mech_grok.sweep.local_worker
-    import mech_grok.sweep.work  # noqa: F401
+    import mech_grok.sweep.workers.local_worker
+    import mech_grok.sweep.workers.work  # noqa: F401
 except Exception as error:  # an ImportError is all that a forkserver survives; workers meet the cause again
     raise ImportError(f"workers will load by themselves: {error}") from error
 

@@ -10,8 +10,8 @@ from typing import Any
 from mech_grok.errors import UserError
 from mech_grok.progress import say
 from mech_grok.signals import Terminated, unwinding
-from mech_grok.sweep.job import Job, Outcome
-from mech_grok.sweep.ray_cluster import RayCluster, import_ray
+from mech_grok.sweep.workers.job import Job, Outcome
+from mech_grok.sweep.workers.ray_cluster import RayCluster, import_ray
 
 _AHEAD = 4
 """Jobs that wait in a cluster's queue: an autoscaler adds nodes for them."""
@@ -32,7 +32,7 @@ class RayEngine:
             there, or this machine is too small.
     """
 
-    def __init__(self, cpus: int, gpus: float, work: str = "mech_grok.sweep.work:work"):
+    def __init__(self, cpus: int, gpus: float, work: str = "mech_grok.sweep.workers.work:work"):
         if cpus < 1:
             raise UserError(f"--cpus {cpus}: allowed: 1 or more")
         if not (0 <= gpus <= 1 or (1 < gpus < float("inf") and gpus == int(gpus))):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mech_grok.progress import Status
 from mech_grok.study_config import Stage
-from mech_grok.sweep.claim import Claim
+from mech_grok.sweep.places.claim import Claim
 
 _LOG_EVERY_S = 60.0
 

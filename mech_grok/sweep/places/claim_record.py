@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 
 from mech_grok.progress import Status
-from mech_grok.sweep.claim_files import ClaimFiles
-from mech_grok.sweep.processes import Process
+from mech_grok.sweep.places.claim_files import ClaimFiles
+from mech_grok.sweep.places.processes import Process
 
 
 @dataclass(frozen=True)

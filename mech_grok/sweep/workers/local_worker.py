@@ -11,7 +11,7 @@ import traceback
 from multiprocessing.connection import Connection
 
 from mech_grok.signals import Interrupted, Terminated, unwinding
-from mech_grok.sweep.job import Job, Outcome
+from mech_grok.sweep.workers.job import Job, Outcome
 
 
 def live(work: str, job: Job, gpu: str | None, grace: float, answer: Connection) -> None:

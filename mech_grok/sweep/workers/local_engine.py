@@ -5,15 +5,15 @@ from collections.abc import Iterable, Sequence
 from multiprocessing.connection import wait
 
 from mech_grok.progress import say
-from mech_grok.sweep.job import Job, Outcome
-from mech_grok.sweep.nursery import Nursery
-from mech_grok.sweep.worker_process import WorkerProcess
+from mech_grok.sweep.workers.job import Job, Outcome
+from mech_grok.sweep.workers.nursery import Nursery
+from mech_grok.sweep.workers.worker_process import WorkerProcess
 
-WORK = "mech_grok.sweep.work:work"
+WORK = "mech_grok.sweep.workers.work:work"
 
 
 class LocalEngine:
-    """One process per job, forked from one that has everything loaded; see `mech_grok.sweep.engine.Engine`.
+    """One process per job, forked from one that has everything loaded. An `Engine`.
 
     A worker takes no Ctrl-C: stopping is the sweep's to decide. Leaving the block stops what still runs; what
     runs `grace` seconds after it was asked to stop is killed, or at once at another Ctrl-C. A worker whose

@@ -7,9 +7,9 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 
-from mech_grok.sweep.job import Job, Outcome
-from mech_grok.sweep.local_worker import live
-from mech_grok.sweep.nursery import Nursery
+from mech_grok.sweep.workers.job import Job, Outcome
+from mech_grok.sweep.workers.local_worker import live
+from mech_grok.sweep.workers.nursery import Nursery
 
 _REAP_S = 10.0
 """How long a process that is gone may take to be accounted for."""
@@ -19,7 +19,7 @@ class WorkerProcess:
     """A process that does one job and ends. Its pipe, which it alone can write, tells whether it is there."""
 
     def __init__(self, nursery: Nursery, work: str, job: Job, gpu: str | None, grace: float):
-        """Begin; the arguments are those of `mech_grok.sweep.local_worker.live`.
+        """Begin; the arguments are those of `mech_grok.sweep.workers.local_worker.live`.
 
         Raises:
             EOFError, OSError: no process could be started.

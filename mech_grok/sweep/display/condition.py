@@ -10,10 +10,10 @@ from mech_grok.config import CellConfig
 from mech_grok.errors import UserError
 from mech_grok.progress import Status, clock
 from mech_grok.study_config import Stage
-from mech_grok.sweep.claim import STALE_S, read_claim
-from mech_grok.sweep.claim_record import ClaimRecord
-from mech_grok.sweep.failure import recorded_failure
+from mech_grok.sweep.places.claim import STALE_S, read_claim
+from mech_grok.sweep.places.claim_record import ClaimRecord
 from mech_grok.sweep.state import CellState, cell_state
+from mech_grok.sweep.workers.failure import recorded_failure
 
 Kind = Literal["complete", "running", "trained", "unfinished", "failed", "damaged", "not begun"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.text import Text
 
 from mech_grok.signals import held
-from mech_grok.sweep.live_lines import live_lines
-from mech_grok.sweep.rows import Row, Total, change_line, printable, status_line, total_line
+from mech_grok.sweep.display.live_lines import live_lines
+from mech_grok.sweep.display.rows import Row, Total, change_line, printable, status_line, total_line
 
 __all__ = ["Board", "Row", "Total"]
 

@@ -13,8 +13,8 @@ from mech_grok.model import GrokTransformer
 from mech_grok.probes import PROBES, Probe, find_probe
 from mech_grok.probes.coordinates import labels_of
 from mech_grok.probes.measure import needs_of
-from mech_grok.sweep.arithmetic import pass_work
-from mech_grok.sweep.disk import Array, store_bytes
+from mech_grok.sweep.costs.arithmetic import pass_work
+from mech_grok.sweep.costs.disk import Array, store_bytes
 from mech_grok.task import Task
 
 _SHARED_PASS_S = 0.13

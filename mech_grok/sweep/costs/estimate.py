@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mech_grok.config import CellConfig
 from mech_grok.study_config import Stage
-from mech_grok.sweep.disk import training_bytes
-from mech_grok.sweep.speed import Shape, recorded_seconds, training_seconds
+from mech_grok.sweep.costs.disk import training_bytes
+from mech_grok.sweep.costs.speed import Shape, recorded_seconds, training_seconds
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def costs(
     """Estimates for a worker of a machine like this one that is not disturbed.
 
     Training takes as long as runs of the same shape took that are beside the study's folder or in it; where
-    there are none, it is computed (see `mech_grok.sweep.speed`).
+    there are none, it is computed (see `mech_grok.sweep.costs.speed`).
 
     Args:
         cells: run directory -> config.
@@ -58,7 +58,7 @@ def _cost(
         train = training_seconds(config, threads, recorded)
         disk += training_bytes(config)
     if {"probe", "ablate"} & {*stages}:
-        from mech_grok.sweep import stage_costs  # imports TransformerLens
+        from mech_grok.sweep.costs import stage_costs  # imports TransformerLens
 
         if "probe" in stages:
             probe = stage_costs.probe_seconds(config, probes, threads)

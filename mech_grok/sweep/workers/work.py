@@ -15,12 +15,12 @@ from mech_grok.origins import record_followed
 from mech_grok.progress import reporting_to
 from mech_grok.run import Run
 from mech_grok.signals import Interrupted, Terminated, unwinding
-from mech_grok.sweep.claim import Claim, claimed
-from mech_grok.sweep.failure import FAILURE
-from mech_grok.sweep.job import Job, Outcome
-from mech_grok.sweep.log import WorkerLog, written_to
-from mech_grok.sweep.mirror import mirrored
+from mech_grok.sweep.places.claim import Claim, claimed
+from mech_grok.sweep.places.mirror import mirrored
 from mech_grok.sweep.state import cell_state
+from mech_grok.sweep.workers.failure import FAILURE
+from mech_grok.sweep.workers.job import Job, Outcome
+from mech_grok.sweep.workers.log import WorkerLog, written_to
 from mech_grok.train_stage import train_cell
 from mech_grok.training.checkpoints import write_whole
 

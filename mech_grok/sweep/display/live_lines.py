@@ -7,7 +7,7 @@ from itertools import takewhile
 from rich.text import Text
 
 from mech_grok.progress import clock
-from mech_grok.sweep.rows import Row, Total, complete, printable, time_left
+from mech_grok.sweep.display.rows import Row, Total, complete, printable, time_left
 
 _GAP = "  "
 _COLUMNS = ("name", "what", "bar", "count", "rate", "left")

@@ -1,0 +1,1 @@
+"""What a cell will cost: seconds of every stage, bytes on disk."""
