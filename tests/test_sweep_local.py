@@ -22,6 +22,8 @@ from mech_grok.sweep.workers.engine import Engine
 from mech_grok.sweep.workers.job import Outcome
 from mech_grok.sweep.workers.local_engine import LocalEngine
 
+pytestmark = pytest.mark.workers
+
 SWEEP = """
 import signal, sys
 from pathlib import Path

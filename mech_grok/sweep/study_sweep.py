@@ -13,7 +13,7 @@ from mech_grok.study_config import StudyConfig
 from mech_grok.sweep.cells import Cell
 from mech_grok.sweep.costs.estimate import Cost, costs
 from mech_grok.sweep.display.plan import plan_lines
-from mech_grok.sweep.display.summary import summary
+from mech_grok.sweep.display.summary import shown, summary
 from mech_grok.sweep.places.study_place import StudyPlace
 from mech_grok.sweep.shards import share
 from mech_grok.sweep.state import CellState
@@ -63,7 +63,7 @@ def sweep_study(study: StudyConfig, root: str, asked: Asked, command: str) -> bo
     todo.place.begin()
     cells = todo.as_jobs(command)
     if cells:
-        sweep(cells, _engine(asked, todo.layout, cells), todo.place.folder)
+        sweep(cells, _engine(asked, todo.layout, cells), shown(todo.place.folder))
     say("\n".join(summary(cells, already=len(todo.cells) - len(cells))))
     complete = all(cell.state == "done" for cell in cells)
     if complete:

@@ -1,5 +1,6 @@
 """What is said at the end of a sweep: how many cells are complete, and why the others are not."""
 
+import os
 from collections.abc import Sequence
 
 from fsspec.core import url_to_fs
@@ -22,8 +23,16 @@ def summary(cells: Sequence[Cell], already: int) -> list[str]:
     before = f", {already} of them before" if already and cells else ""
     lines = [f"cells: {already + complete} of {already + len(cells)} complete{before}, {len(failed)} failed"]
     for cell in failed:
-        lines += [f"failed: {cell.job.place}: {cell.message}", *_end_of_log(f"{cell.job.place}/log.txt")]
+        lines += [
+            f"failed: {shown(cell.job.place)}: {cell.message}",
+            *_end_of_log(f"{cell.job.place}/log.txt"),
+        ]
     return lines
+
+
+def shown(place: str) -> str:
+    """A path as a user would type it here: relative if it is below the current folder."""
+    return os.path.relpath(place) if place.startswith(os.getcwd() + os.sep) else place
 
 
 def _end_of_log(place: str) -> list[str]:
@@ -31,4 +40,4 @@ def _end_of_log(place: str) -> list[str]:
     if not fs.exists(path):
         return []
     lines = fs.cat_file(path).decode(errors="replace").splitlines()[-_LOG_LINES:]
-    return [f"  log: {place}", *(f"    {line}" for line in lines)]
+    return [f"  log: {shown(place)}", *(f"    {line}" for line in lines)]

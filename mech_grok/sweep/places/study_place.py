@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mech_grok.config import CellConfig
@@ -38,12 +38,12 @@ class StudyPlace:
         if is_remote(root):
             folder = f"{root.rstrip('/')}/{study.study}"
             return cls(study, folder, fetch(folder))
-        folder = os.path.abspath(os.path.join(root, study.study))
-        return cls(study, folder, Path(folder))
+        here = Path(root) / study.study
+        return cls(study, os.path.abspath(here), here)
 
     def again(self) -> "StudyPlace":
         """The same, with what has come to a remote folder since."""
-        return StudyPlace.below(self.study, self.folder.rpartition("/")[0])
+        return replace(self, here=fetch(self.folder)) if is_remote(self.folder) else self
 
     @property
     def cells(self) -> dict[Path, CellConfig]:

@@ -12,7 +12,7 @@ import torch
 from mech_grok.checkpoint_stages import ablate_run, probe_run
 from mech_grok.errors import RunBusyError, UserError
 from mech_grok.origins import record_followed
-from mech_grok.progress import reporting_to
+from mech_grok.progress import reporting_to, say
 from mech_grok.run import Run
 from mech_grok.signals import Interrupted, Terminated, unwinding
 from mech_grok.sweep.places.claim import Claim, claimed
@@ -78,6 +78,7 @@ def _recorded_failure(path: Path) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
+        say(f"failed: {_one_line(error)}")
         content = {"message": _one_line(error), "when": datetime.now(UTC).isoformat(timespec="seconds")}
         write_whole(path / FAILURE, json.dumps(content, indent=2).encode())
         raise
