@@ -204,11 +204,12 @@ def sweep(
 
 
 @app.command(name="ls")
-def list_runs(folder: Annotated[Path, Parameter(help="Where to look.")] = Path("runs")) -> None:
-    """Runs on disk: placement, seeds, steps done, generalisation step."""
+def list_runs(folder: Annotated[str, Parameter(help="Where to look: a folder or a URL.")] = "runs") -> None:
+    """Studies with the state of every cell, and other runs: placement, seeds, steps, generalisation step."""
     from mech_grok.listing import print_runs
+    from mech_grok.sweep.places.mirror import fetch, is_remote
 
-    print_runs(folder)
+    print_runs(fetch(folder) if is_remote(folder) else Path(folder))
 
 
 @app.command

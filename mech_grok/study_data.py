@@ -18,6 +18,7 @@ from mech_grok.lazy_cells import PlacedStore, join_labels, join_variables
 from mech_grok.run import Run
 from mech_grok.study_axes import StudyAxes, study_axes
 from mech_grok.study_config import StudyConfig
+from mech_grok.sweep.places.mirror import fetch, is_remote
 
 _OF_EVERY_STEP = ("metrics", "norms")
 
@@ -40,7 +41,8 @@ def load_study(path: str | Path, what: str = "metrics") -> xr.Dataset:
     cells differ in that. What is written after the opening is not seen.
 
     Args:
-        path: the folder that a study was trained into, such as `runs/quickstart`.
+        path: the folder that a study was trained into, such as `runs/quickstart`. Of a URL all but the older
+            checkpoints is copied here first.
         what: `metrics`, `norms`, `ablations`, or the name of a recorded probe; the arrays are those of
             `Run.metrics`, `Run.norms`, `Run.ablations` and `Run.probe(name)`.
 
@@ -48,7 +50,8 @@ def load_study(path: str | Path, what: str = "metrics") -> xr.Dataset:
         UserError: the path is no study's folder, nothing of that name is recorded, or a cell's directory
             holds another config; and when values are read, that a store is damaged.
     """
-    data = xr.open_dataset(path, engine=_StudyBackend, what=what)
+    here = fetch(str(path)) if is_remote(str(path)) else path
+    data = xr.open_dataset(here, engine=_StudyBackend, what=what)
     for coordinate in data.coords.values():
         coordinate.load()
     return data

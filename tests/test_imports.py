@@ -42,9 +42,9 @@ LAYERS = (
     {"probes", "interventions"},
     {"checkpoint_stages", "patch_stage", "report"},
     {"origins"},
-    {"study", "fork_run", "lazy_cells", "study_axes", "study_data"},
+    {"study", "fork_run", "lazy_cells", "study_axes"},
     {"sweep"},
-    {"listing", "paper"},
+    {"listing", "study_data", "paper"},
     {"cli"},
     {"", "__main__"},
 )

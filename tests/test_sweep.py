@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from mech_grok import load_run
+from mech_grok import load_run, load_study
 from mech_grok.cli import main
 from mech_grok.config_file import read_study
 from mech_grok.study import study_target, train_target
@@ -143,6 +144,31 @@ def test_a_plan_touches_nothing(here: Path, capfd: pytest.CaptureFixture[str]) -
     assert [path.name for path in here.iterdir()] == ["four.yaml"]
 
 
+def test_a_plan_for_a_cluster_is_no_promise_of_workers(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("sweep", "four.yaml", "--plan", "--engine", "ray") == 0
+    assert "of one worker in all, shared by those of the cluster; at least " in capfd.readouterr().out
+
+
+def test_results_behind_a_url(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """They are read as those of a folder are, and so is the state of the study."""
+    assert exit_code("train", "four.yaml", *SHORT) == 0
+    url = f"file://{here}/runs/four"
+    xr.testing.assert_identical(load_study(url).load(), load_study("runs/four").load())
+    capfd.readouterr()
+    assert exit_code("ls", url) == 0
+    assert "study four" in (out := capfd.readouterr().out)
+    assert "4 complete" in out
+
+
+def test_a_damaged_cell_stops_no_other(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its worker says what it is; the plan takes it for one that has not begun."""
+    assert exit_code("train", "four.yaml", *SHORT) == 0
+    (here / "runs/four/off_lr=0.001/config.yaml").write_text("junk")
+    capfd.readouterr()
+    assert exit_code("sweep", "four.yaml", *SHORT, "--plan") == 0
+    assert "4 cells, 3 complete" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -155,6 +181,9 @@ def test_a_plan_touches_nothing(here: Path, capfd: pytest.CaptureFixture[str]) -
         (("stages=[sing]",), "stages.0: input should be 'train', 'probe' or 'ablate'"),
         (("stages=[train, probe]", "probes=[attenton]"), "attention"),
         (("--engine", "ray", "--workers", "2"), "--workers is of this machine"),
+        (("--engine", "ray", "--cpus", "0"), "--cpus 0: allowed: 1 and more"),
+        (("--engine", "ray", "--gpus", "0.5"), "set training.device=cuda"),
+        (("--out", "a::b"), "'::' has a meaning in URLs; give the folder another name"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

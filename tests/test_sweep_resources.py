@@ -196,3 +196,17 @@ def test_gpus_are_named_as_cuda_visible_devices_does(
 def test_this_machine() -> None:
     assert 1 <= cpu_count() <= (os.cpu_count() or 1)
     assert len(gpu_names()) == torch.cuda.device_count()
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "device", "problem"),
+    [
+        (0, 0.0, "cpu", "--cpus 0: allowed: 1 and more"),
+        (1, 1.5, "cuda", "--gpus 1.5: .* a whole number"),
+        (1, -1.0, "cuda", "--gpus -1:"),
+        (1, 0.5, "cpu", "--gpus 0.5: these cells train on the CPU"),
+    ],
+)
+def test_shares_that_no_machine_has(cpus: int, gpus: float, device: str, problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        resources.check_shares(cpus, gpus, device)

@@ -4,13 +4,16 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from mech_grok.config import CellConfig
+from mech_grok.errors import UserError
 from mech_grok.progress import Status
 from mech_grok.signals import Interrupted
+from mech_grok.sweep import cells as cells_module
 from mech_grok.sweep import sweep as sweep_module
 from mech_grok.sweep.cells import MOST_DEATHS, Cell
 from mech_grok.sweep.display.summary import summary
@@ -25,8 +28,6 @@ Script = Mapping[str, Iterable[Outcome | Callable[[], Outcome]]]
 
 class ScriptedEngine:
     """Ends each job at the next look, as the script says; notes who ran when."""
-
-    threads = 1
 
     def __init__(self, script: Script, slots: int = 2):
         self._script = {name: iter(outcomes) for name, outcomes in script.items()}
@@ -259,3 +260,41 @@ def test_where_a_parent_is(tmp_path: Path, place: str, parent: str, expected: st
     cell = a_cell(tmp_path, "child", parent)
     cell.job = replace(cell.job, place=place)
     assert cell.parents == (expected,)
+
+
+def test_a_folder_that_cannot_be_reached_for_a_moment_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claims, files and logs are looked at by way of the file system; any of that may fail."""
+
+    def unreachable(place: str) -> None:
+        raise UserError(f"{place}: cannot be reached (OSError: [Errno 5] Input/output error)")
+
+    for module, name in (
+        (cells_module, "read_claim"),
+        (cells_module.Remote, "at"),
+        (sweep_module, "read_claim"),
+    ):
+        monkeypatch.setattr(module, name, unreachable)
+    cells = [a_cell(tmp_path, "a"), a_cell(tmp_path, "b")]
+    deaths = [Outcome("died", "killed"), Outcome("died", "killed"), DONE]
+    sweep(cells, ScriptedEngine({"a": deaths, "b": [Outcome("failed", "no"), DONE]}), "s")
+    assert states(cells) == {"a": "done", "b": "failed"}
+    assert summary(cells, already=0)[0] == "cells: 1 of 2 complete, 1 failed"
+
+
+def test_a_cell_that_stays_busy_without_a_claim_is_asked_for_ever_less_often(tmp_path: Path) -> None:
+    cell = a_cell(tmp_path, "a")
+    asked = [now for now in range(1000) if cell.is_worth_asking_again(float(now))]
+    assert asked[:5] == [0, 5, 15, 35, 75]
+    assert {later - now for now, later in pairwise(asked[4:])} == {60}
+
+
+def test_work_of_cells_that_failed_is_not_work_done(tmp_path: Path) -> None:
+    cells = [a_cell(tmp_path, "a"), a_cell(tmp_path, "b")]
+    schedule = sweep_module._Schedule(cells, ScriptedEngine({}))
+    assert schedule.total().work_done == 0
+    cells[0].state = "failed"
+    assert schedule.total().work_done == 0
+    cells[1].state = "done"
+    assert schedule.total().work_done == 1

@@ -4,21 +4,24 @@ import math
 import posixpath
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Literal
 
-from fsspec.core import url_to_fs
-
+from mech_grok.errors import UserError
 from mech_grok.progress import Status
 from mech_grok.study_config import Stage
 from mech_grok.sweep.places.claim import REMOTE_BEAT_S, read_claim
 from mech_grok.sweep.places.mirror import is_remote
+from mech_grok.sweep.places.remote import Remote, reaching
 from mech_grok.sweep.workers.job import Job
 
 State = Literal["waiting", "running", "busy", "done", "failed", "stopped"]
 
 MOST_DEATHS = 3
 """Deaths of a cell's workers in a row, with nothing new on disk between them, after which it has failed."""
+
+_LONGEST_PAUSE_S = 60.0
 
 
 @dataclass
@@ -43,8 +46,10 @@ class Cell:
     message: str = ""
     status: Status | None = None
     deaths: int = 0
-    _files: frozenset[str] = field(default=frozenset())
+    _files: frozenset[str] = frozenset()
     _looked_at: float = -math.inf
+    _ask_at: float = 0.0
+    _pause: float = 2.5
 
     @property
     def is_settled(self) -> bool:
@@ -74,18 +79,30 @@ class Cell:
         return self.status.label if self.status else None
 
     def look(self) -> None:
-        """Read from its claim how far its worker is; behind a URL only as often as that is written."""
+        """Read from its claim how far its worker is; behind a URL only as often as that is written.
+
+        A place that cannot be reached now says nothing.
+        """
         now = time.monotonic()
         if is_remote(self.job.place) and now - self._looked_at < REMOTE_BEAT_S:
             return
         self._looked_at = now
-        record = read_claim(self.job.place)
-        if record and record.status:
-            self.status = record.status
+        with suppress(UserError):
+            record = read_claim(self.job.place)
+            if record and record.status:
+                self.status = record.status
+
+    def is_worth_asking_again(self, now: float) -> bool:
+        """Whether a cell that somebody else is at should be looked at; ever less often while it stays so."""
+        if now < self._ask_at:
+            return False
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
+        self._ask_at = now + self._pause
+        return True
 
     def has_died(self, how: str) -> None:
         """Count a death of its worker; it waits for the next one, unless it has died too often."""
-        files = _files_of(self.job.place)
+        files = _files_of(self.job.place) or self._files
         self.deaths = 1 if files - self._files else self.deaths + 1
         self._files = files
         self.state, self.message = "waiting", how
@@ -102,8 +119,14 @@ def _joined(folder: str, name: str) -> str:
     return f"{protocol}{separator}{posixpath.normpath(posixpath.join(path, name))}"
 
 
-def _files_of(place: str) -> frozenset[str]:
-    """What is in a run directory: checkpoints, and a file for each written chunk of an array."""
-    fs, root = url_to_fs(place)
-    fs.invalidate_cache()
-    return frozenset(name for name in fs.find(root) if "/.claim/" not in name)
+def _files_of(place: str) -> frozenset[str] | None:
+    """What is in a run directory: checkpoints, and a file for each written chunk of an array.
+
+    Files that are hidden, such as claims and what was being written, do not count. None if it cannot be
+    reached now.
+    """
+    try:
+        with reaching(place):
+            return frozenset(Remote.at(place).files())
+    except UserError:
+        return None

@@ -14,6 +14,7 @@ from mech_grok.sweep.cells import Cell
 from mech_grok.sweep.costs.estimate import Cost, costs
 from mech_grok.sweep.display.plan import plan_lines
 from mech_grok.sweep.display.summary import shown, summary
+from mech_grok.sweep.places.mirror import is_remote
 from mech_grok.sweep.places.study_place import StudyPlace
 from mech_grok.sweep.shards import share
 from mech_grok.sweep.state import CellState
@@ -21,7 +22,7 @@ from mech_grok.sweep.sweep import sweep
 from mech_grok.sweep.workers.engine import Engine
 from mech_grok.sweep.workers.job import Job
 from mech_grok.sweep.workers.local_engine import LocalEngine
-from mech_grok.sweep.workers.resources import Layout, workers
+from mech_grok.sweep.workers.resources import Layout, check_shares, workers
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Asked:
 def plan_sweep(study: StudyConfig, root: str, asked: Asked) -> list[str]:
     """What `sweep_study` would do, as text. Runs and writes nothing."""
     todo = _Todo.of(study, root, asked)
-    return plan_lines(todo.cells, todo.states, todo.costs, todo.layout, study)
+    lines = plan_lines(todo.cells, todo.states, todo.costs, todo.layout, study)
+    here, there = str(todo.place.here), todo.place.folder
+    return [line.replace(here, there) for line in lines] if is_remote(there) else lines
 
 
 def sweep_study(study: StudyConfig, root: str, asked: Asked, command: str) -> bool:
@@ -100,7 +103,7 @@ class _Todo:
                 continue
             config, cost = self.cells[run], self.costs[run]
             job = Job(
-                place=self.place.of(run),
+                place=self.place.place_of(run),
                 config=config,
                 stages=study.stages,
                 probes=study.probes,
@@ -119,13 +122,15 @@ class _Todo:
 def _layout(asked: Asked, unfinished: list[CellConfig]) -> Layout:
     """Workers, threads and GPUs of this machine; on a cluster Ray places the cells."""
     n_jobs = max(len(unfinished), 1)
+    device = "cuda" if _on_gpus(unfinished) else "cpu"
     if asked.engine == "ray":
         if asked.workers is not None:
             raise UserError("--workers is of this machine; a Ray cluster takes as many cells as fit into it")
-        return Layout(workers=n_jobs, threads=asked.cpus or 1)
+        if unfinished:
+            check_shares(asked.cpus, asked.gpus, device)
+        return Layout(workers=None, threads=asked.cpus or 1)
     if asked.workers is not None and asked.workers < 1:
         raise UserError(f"--workers {asked.workers}: allowed: 1 and more")
-    device = "cuda" if _on_gpus(unfinished) else "cpu"
     return workers(min(asked.workers or n_jobs, n_jobs), asked.cpus, asked.gpus, device)
 
 
@@ -139,6 +144,7 @@ def _engine(asked: Asked, layout: Layout, cells: Iterable[Cell]) -> Engine:
 
         whole = 1.0 if _on_gpus(cell.job.config for cell in cells) else 0.0
         return RayEngine(layout.threads, asked.gpus or whole)
+    assert layout.workers is not None
     return LocalEngine(layout.workers, layout.threads, layout.gpus)
 
 

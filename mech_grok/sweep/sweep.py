@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from mech_grok.errors import UserError
 from mech_grok.signals import Interrupted, listening
 from mech_grok.sweep.cells import Cell
-from mech_grok.sweep.display.board import Board, Row, Total
+from mech_grok.sweep.display.board import Board
+from mech_grok.sweep.display.rows import Row, Total
 from mech_grok.sweep.places.claim import Watch, read_claim
 from mech_grok.sweep.workers.engine import Engine
 from mech_grok.sweep.workers.job import Outcome
@@ -49,7 +51,7 @@ class _Schedule:
         self._engine = engine
         self._watch = Watch()
         self._began = self._asked = time.monotonic()
-        self._work = self._seconds_left
+        self._work = {cell.job.place: cell.seconds_left for cell in cells}
         self._pace_from: tuple[float, float] | None = None
         self.is_stopping = False
 
@@ -84,13 +86,15 @@ class _Schedule:
         if self._pace_from is None and any(cell.status for cell in self._cells.values()):
             self._pace_from = (now, left)  # what comes before the first worker is at work says nothing
         since, left_then = self._pace_from or (now, left)
-        pace = (now - since) / (left_then - left) if left_then - left > 0.02 * self._work else None
+        done = left_then - left
+        pace = (now - since) / done if done > 0.02 * sum(self._work.values()) else None
+        work = sum(self._work[place] for place, cell in self._cells.items() if cell.state != "failed")
         return Total(
             cells=len(self._cells),
             complete=len(self._in_state("done")),
             failed=len(self._in_state("failed")),
             waiting=len(self._in_state("waiting", "busy")),
-            work_done=1 - left / self._work if self._work else 1.0,
+            work_done=1 - left / work if work else 0.0,
             elapsed=now - self._began,
             seconds_left=None if pace is None else left * pace,
         )
@@ -128,12 +132,21 @@ class _Schedule:
 
     def _ask_again(self) -> None:
         """Let cells wait for a worker again that nobody is at any more, or whose claim is lifeless."""
-        if time.monotonic() - self._asked < _ASK_AGAIN_S:
+        now = time.monotonic()
+        if now - self._asked < _ASK_AGAIN_S:
             return
-        self._asked = time.monotonic()
+        self._asked = now
         for cell in self._in_state("busy"):
             cell.look()
             lifeless = self._watch.lifeless(cell.job.place)
-            if lifeless or read_claim(cell.job.place) is None:
+            if lifeless or (_is_unclaimed(cell.job.place) and cell.is_worth_asking_again(now)):
                 cell.job = replace(cell.job, taken_from=lifeless)
                 cell.state, cell.message = "waiting", ""
+
+
+def _is_unclaimed(place: str) -> bool:
+    """Whether nobody claims a run; a place that cannot be reached now may be claimed."""
+    try:
+        return read_claim(place) is None
+    except UserError:
+        return False

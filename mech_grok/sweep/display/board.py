@@ -14,8 +14,6 @@ from mech_grok.signals import held
 from mech_grok.sweep.display.live_lines import live_lines
 from mech_grok.sweep.display.rows import Row, Total, change_line, printable, status_line, total_line
 
-__all__ = ["Board", "Row", "Total"]
-
 _OFTEN_S, _SELDOM_S, _AT_FIRST_S = 15.0, 30.0, 120.0
 """Off a terminal: seconds between two looks at what runs, in the first two minutes and after them."""
 

@@ -45,7 +45,7 @@ def plan_lines(
     return [
         *lines,
         _work_line(cells, states, study),
-        _time_line(makespan(seconds, parents_of(cells), layout.workers), layout),
+        _time_line(seconds, parents_of(cells), layout),
         *_unknown_line([states[path] for path in cells if costs[path].train is None]),
         *_disk_lines(next(iter(cells)).parent, sum(disk.values())),
     ]
@@ -123,11 +123,15 @@ def _work_line(cells: Mapping[Path, CellConfig], states: Mapping[Path, CellState
     return f"{study.study}: {len(cells):,}{of_all} cells, {complete:,} complete; {steps:,} steps to train"
 
 
-def _time_line(seconds: float, layout: Layout) -> str:
+def _time_line(seconds: Mapping[Path, float], parents: Mapping[Path, Sequence[Path]], layout: Layout) -> str:
+    if layout.workers is None:
+        together, longest = about(sum(seconds.values())), about(makespan(seconds, parents, len(seconds)))
+        return f"time: {together} of one worker in all, shared by those of the cluster; at least {longest}"
+    span = about(makespan(seconds, parents, layout.workers))
     workers = f"{layout.workers:,} worker{'' if layout.workers == 1 else 's'}"
     threads = f"{layout.threads} CPU thread{'' if layout.threads == 1 else 's'}"
     gpus = f", GPUs {' '.join(dict.fromkeys(layout.gpus))}" if layout.gpus else ""
-    return f"time: {about(seconds)} with {workers} of {threads}{gpus}, if nothing else runs there"
+    return f"time: {span} with {workers} of {threads}{gpus}, if nothing else runs there"
 
 
 def _unknown_line(states: Sequence[CellState]) -> list[str]:

@@ -23,10 +23,9 @@ def summary(cells: Sequence[Cell], already: int) -> list[str]:
     before = f", {already} of them before" if already and cells else ""
     lines = [f"cells: {already + complete} of {already + len(cells)} complete{before}, {len(failed)} failed"]
     for cell in failed:
-        lines += [
-            f"failed: {shown(cell.job.place)}: {cell.message}",
-            *_end_of_log(f"{cell.job.place}/log.txt"),
-        ]
+        place = cell.job.place
+        why = cell.message.removeprefix(f"{place}: ")
+        lines += [f"failed: {shown(place)}: {why}", *_end_of_log(f"{place}/log.txt")]
     return lines
 
 
@@ -36,8 +35,10 @@ def shown(place: str) -> str:
 
 
 def _end_of_log(place: str) -> list[str]:
-    fs, path = url_to_fs(place)
-    if not fs.exists(path):
+    try:
+        fs, path = url_to_fs(place)
+        content = fs.cat_file(path)
+    except Exception:  # whatever the file system's package raises; the summary matters more
         return []
-    lines = fs.cat_file(path).decode(errors="replace").splitlines()[-_LOG_LINES:]
+    lines = content.decode(errors="replace").splitlines()[-_LOG_LINES:]
     return [f"  log: {shown(place)}", *(f"    {line}" for line in lines)]

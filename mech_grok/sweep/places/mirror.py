@@ -27,7 +27,7 @@ from mech_grok.sweep.places.remote import Remote, reaching
 from mech_grok.sweep.places.scratch import slot, slot_for_good
 
 PUSH_EVERY_S = 20.0
-"""Between two copies of what a worker writes: so much is lost at most when its machine is."""
+"""Between two copies of what a worker writes; of a lost machine, what was copied last remains."""
 
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 """Before the last push is tried again."""

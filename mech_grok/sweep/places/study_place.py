@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mech_grok.config import CellConfig
 from mech_grok.config_difference import check_same_config
-from mech_grok.config_file import to_yaml
+from mech_grok.config_file import load_cell, to_yaml
 from mech_grok.errors import RunBusyError, UserError
 from mech_grok.origins import check_origins
 from mech_grok.run_lock import locked
@@ -34,7 +34,13 @@ class StudyPlace:
 
     @classmethod
     def below(cls, study: StudyConfig, root: str) -> "StudyPlace":
-        """At `<root>/<study>`; of a remote one, what is there is copied here."""
+        """At `<root>/<study>`; of a remote one, what is there is copied here.
+
+        Raises:
+            UserError: the root is no name that every file system understands, or cannot be reached.
+        """
+        if "::" in root:
+            raise UserError(f"--out {root}: '::' has a meaning in URLs; give the folder another name")
         if is_remote(root):
             folder = f"{root.rstrip('/')}/{study.study}"
             return cls(study, folder, fetch(folder))
@@ -50,7 +56,7 @@ class StudyPlace:
         """Run directory here -> config, in the study's order."""
         return {self.here / name: cell for name, cell in self.study.all_cells().items()}
 
-    def of(self, run: Path) -> str:
+    def place_of(self, run: Path) -> str:
         """Where a cell's run directory really is."""
         return f"{self.folder}/{run.name}"
 
@@ -61,7 +67,7 @@ class StudyPlace:
             UserError: a directory holds another config, or a run that a cell builds on is nowhere.
         """
         for run, cell in cells.items():
-            if (run / "config.yaml").exists():
+            if _has_a_config(run):
                 check_same_config(run, cell)
         check_origins(cells)
         return {run: self._state(run, cell) for run, cell in cells.items()}
@@ -89,3 +95,12 @@ class StudyPlace:
             return str(page)
         publish(page.parent, f"{self.folder}/report")
         return f"{self.folder}/report/{page.name}"
+
+
+def _has_a_config(run: Path) -> bool:
+    """Whether a run directory says what it is of; one that is damaged does not."""
+    try:
+        load_cell(run / "config.yaml")
+    except UserError:
+        return False
+    return True

@@ -18,11 +18,6 @@ class Engine(Protocol):
         """How many more jobs it takes now."""
         ...
 
-    @property
-    def threads(self) -> int:
-        """CPU threads of each job."""
-        ...
-
     def start(self, job: Job) -> None:
         """Begin a job; comes back at once."""
         ...

@@ -11,7 +11,7 @@ def recorded_failure(path: Path) -> str | None:
     """The message; None if the cell has not failed."""
     try:
         return str(json.loads((path / FAILURE).read_text(encoding="utf-8"))["message"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError):
         return f"{FAILURE} does not say why"

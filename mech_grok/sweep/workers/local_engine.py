@@ -38,7 +38,6 @@ class LocalEngine:
         """
         if gpus and len(gpus) != workers:
             raise ValueError(f"gpus: one for each of {workers} workers, not {len(gpus)}")
-        self.threads = threads
         self._work, self._grace = work, grace
         self._slots: list[str | None] = list(gpus) or [None] * workers
         self._nursery = Nursery(threads)

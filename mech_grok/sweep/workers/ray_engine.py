@@ -28,15 +28,10 @@ class RayEngine:
         work: what a task calls with its job, as `module:function`; only the worker imports it.
 
     Raises:
-        UserError: Ray is not installed, or these are no shares of a machine; on entering: the cluster is not
-            there, or this machine is too small.
+        UserError: Ray is not installed; on entering: the cluster is not there, or this machine is too small.
     """
 
     def __init__(self, cpus: int, gpus: float, work: str = "mech_grok.sweep.workers.work:work"):
-        if cpus < 1:
-            raise UserError(f"--cpus {cpus}: allowed: 1 or more")
-        if not (0 <= gpus <= 1 or (1 < gpus < float("inf") and gpus == int(gpus))):
-            raise UserError(f"--gpus {gpus:g}: allowed: a fraction of one GPU from 0 to 1, or a whole number")
         self._ray = import_ray()
         self._cpus, self._gpus, self._work = cpus, gpus, work
         self._cluster: RayCluster | None = None
@@ -44,11 +39,6 @@ class RayEngine:
         """Ray's reference to the outcome -> job."""
         self._is_interrupted = False
         self._is_waiting_for_nodes = False
-
-    @property
-    def threads(self) -> int:
-        """CPU threads of each job."""
-        return self._cpus
 
     @property
     def free(self) -> int:

@@ -22,12 +22,12 @@ class Layout:
     """How the machine is divided.
 
     Attributes:
-        workers: how many cells at once.
+        workers: how many cells at once; None: as many as a cluster has room for.
         threads: CPU threads of each.
         gpus: for each worker what CUDA_VISIBLE_DEVICES is to be; empty where no GPU is used.
     """
 
-    workers: int
+    workers: int | None
     threads: int
     gpus: tuple[str, ...] = ()
 
@@ -62,15 +62,26 @@ def workers(n_jobs: int, cpus: int | None, gpus: float, device: str) -> Layout:
     return Layout(most, threads, slots[:most])
 
 
-def _gpu_slots(gpus: float, device: str) -> tuple[str, ...]:
-    """The GPUs that each worker sees, for as many workers as there is room for, spread over the GPUs."""
+def check_shares(cpus: int | None, gpus: float, device: str) -> None:
+    """Refuse what no machine could give a cell.
+
+    Raises:
+        UserError: fewer than one CPU, a part of several GPUs, or a GPU for cells that train without.
+    """
+    if cpus is not None and cpus < 1:
+        raise UserError(f"--cpus {cpus}: allowed: 1 and more")
     if not (0 <= gpus <= 1 or (1 < gpus < float("inf") and gpus == int(gpus))):
         raise UserError(
             f"--gpus {gpus:g}: allowed: a fraction of one GPU from 0 to 1, such as 0.25, or a whole number"
         )
+    if gpus and device != "cuda":
+        raise UserError(f"--gpus {gpus:g}: these cells train on the CPU; set training.device=cuda")
+
+
+def _gpu_slots(gpus: float, device: str) -> tuple[str, ...]:
+    """The GPUs that each worker sees, for as many workers as there is room for, spread over the GPUs."""
+    check_shares(None, gpus, device)
     if device != "cuda":
-        if gpus:
-            raise UserError(f"--gpus {gpus:g}: these cells train on the CPU; set training.device=cuda")
         return ()
     names = gpu_names()
     if len(names) < max(gpus, 1):
