@@ -33,7 +33,7 @@ def import_ray() -> ModuleType:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError:
         raise UserError("--engine ray: Ray is not installed; pip install 'mech-grok[ray]'") from None
     return ray
