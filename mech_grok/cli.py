@@ -207,7 +207,8 @@ def sweep(
 def list_runs(folder: Annotated[str, Parameter(help="Where to look: a folder or a URL.")] = "runs") -> None:
     """Studies with the state of every cell, and other runs: placement, seeds, steps, generalisation step."""
     from mech_grok.listing import print_runs
-    from mech_grok.sweep.places.mirror import fetch, is_remote
+    from mech_grok.sweep.places.mirror import fetch
+    from mech_grok.sweep.places.remote import is_remote
 
     print_runs(fetch(folder) if is_remote(folder) else Path(folder))
 

@@ -16,12 +16,16 @@ Cells = Mapping[Path, CellConfig]
 
 def parents_first(cells: Cells) -> dict[Path, CellConfig]:
     """The same cells, each after those that it builds on."""
+    return {path: cells[path] for path in TopologicalSorter(parents_of(cells)).static_order()}
+
+
+def parents_of(cells: Cells) -> dict[Path, list[Path]]:
+    """For each cell those among the cells that it builds on."""
     by_place = _by_place(cells)
-    needs = {
+    return {
         path: [by_place[p] for name in cell.builds_on if (p := beside(path, name).resolve()) in by_place]
         for path, cell in cells.items()
     }
-    return {path: cells[path] for path in TopologicalSorter(needs).static_order()}
 
 
 def check_origins(cells: Cells) -> None:

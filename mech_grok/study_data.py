@@ -18,7 +18,8 @@ from mech_grok.lazy_cells import PlacedStore, join_labels, join_variables
 from mech_grok.run import Run
 from mech_grok.study_axes import StudyAxes, study_axes
 from mech_grok.study_config import StudyConfig
-from mech_grok.sweep.places.mirror import fetch, is_remote
+from mech_grok.sweep.places.mirror import fetch
+from mech_grok.sweep.places.remote import is_remote
 
 _OF_EVERY_STEP = ("metrics", "norms")
 

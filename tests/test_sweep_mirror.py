@@ -29,7 +29,8 @@ from mech_grok.sweep.places import copying, mirror, scratch
 from mech_grok.sweep.places.claim import claimed
 from mech_grok.sweep.places.claim_files import claim_files
 from mech_grok.sweep.places.copying import files_in, held_still, stage
-from mech_grok.sweep.places.mirror import fetch, is_remote, mirrored, publish
+from mech_grok.sweep.places.mirror import fetch, mirrored, publish
+from mech_grok.sweep.places.remote import is_remote
 from mech_grok.train_stage import train_cell
 
 CELL: dict[str, Any] = {

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from mech_grok.config import CellConfig
 from mech_grok.errors import UserError
-from mech_grok.sweep.shards import families, parents_of, parse_shard, share
+from mech_grok.origins import parents_of
+from mech_grok.sweep.shards import families, parse_shard, share
 
 HERE = Path("/nowhere/study")
 

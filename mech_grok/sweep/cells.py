@@ -12,8 +12,7 @@ from mech_grok.errors import UserError
 from mech_grok.progress import Status
 from mech_grok.study_config import Stage
 from mech_grok.sweep.places.claim import REMOTE_BEAT_S, read_claim
-from mech_grok.sweep.places.mirror import is_remote
-from mech_grok.sweep.places.remote import Remote, reaching
+from mech_grok.sweep.places.remote import Remote, is_remote, reaching
 from mech_grok.sweep.workers.job import Job
 
 State = Literal["waiting", "running", "busy", "done", "failed", "stopped"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mech_grok.config import CellConfig
 from mech_grok.errors import UserError
-from mech_grok.run import beside
+from mech_grok.origins import parents_of
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -54,15 +54,6 @@ def families(cells: Mapping[Path, CellConfig]) -> list[list[Path]]:
                 joined = [*family_of[parent], *family_of[path]]
                 family_of |= dict.fromkeys(joined, joined)
     return list({id(family): family for family in family_of.values()}.values())
-
-
-def parents_of(cells: Mapping[Path, CellConfig]) -> dict[Path, list[Path]]:
-    """For each cell those among the cells that it builds on."""
-    by_place = {path.resolve(): path for path in cells}
-    return {
-        path: [by_place[p] for name in cell.builds_on if (p := beside(path, name).resolve()) in by_place]
-        for path, cell in cells.items()
-    }
 
 
 def weight(family: list[Path], cells: Mapping[Path, CellConfig]) -> int:

@@ -14,7 +14,7 @@ from mech_grok.sweep.cells import Cell
 from mech_grok.sweep.costs.estimate import Cost, costs
 from mech_grok.sweep.display.plan import plan_lines
 from mech_grok.sweep.display.summary import shown, summary
-from mech_grok.sweep.places.mirror import is_remote
+from mech_grok.sweep.places.remote import is_remote
 from mech_grok.sweep.places.study_place import StudyPlace
 from mech_grok.sweep.shards import share
 from mech_grok.sweep.state import CellState

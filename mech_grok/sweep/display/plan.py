@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mech_grok.config import CellConfig
+from mech_grok.origins import parents_of
 from mech_grok.study import cell_line
 from mech_grok.study_config import StudyConfig
 from mech_grok.sweep.costs.disk import blocks
 from mech_grok.sweep.costs.estimate import Cost
-from mech_grok.sweep.shards import parents_of
 from mech_grok.sweep.state import CellState
 from mech_grok.sweep.workers.failure import recorded_failure
 from mech_grok.sweep.workers.resources import Layout

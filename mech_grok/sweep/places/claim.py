@@ -21,7 +21,7 @@ from mech_grok.signals import abandon, held
 from mech_grok.sweep.places.claim_files import claim_files
 from mech_grok.sweep.places.claim_record import ClaimRecord, current_claim, encoded, unknown_claim
 from mech_grok.sweep.places.processes import this_process
-from mech_grok.sweep.places.remote import reaching
+from mech_grok.sweep.places.remote import is_remote, reaching
 
 BEAT_S = 2.0
 """Between two signs of life in a run directory on this machine or a mounted file system."""
@@ -172,7 +172,7 @@ def _keep(claim: Claim, stop: Event, every: float) -> None:
 
 
 def _beat_s(place: str) -> float:
-    return REMOTE_BEAT_S if "://" in place else BEAT_S
+    return REMOTE_BEAT_S if is_remote(place) else BEAT_S
 
 
 def read_claim(place: str) -> ClaimRecord | None:

@@ -23,7 +23,7 @@ from mech_grok.sweep.places.copying import (
     without_empty_folders,
     without_parts_of_stores,
 )
-from mech_grok.sweep.places.remote import Remote, reaching
+from mech_grok.sweep.places.remote import Remote, is_remote, reaching
 from mech_grok.sweep.places.scratch import slot, slot_for_good
 
 PUSH_EVERY_S = 20.0
@@ -42,11 +42,6 @@ _NOT_BUILT_ON = re.compile(r"(ablations\.zarr|patching|report)/.*|probes/(?!atte
 
 Choice = Callable[[Collection[str]], Collection[str]]
 """Of the names of all files, those that are wanted."""
-
-
-def is_remote(place: str) -> bool:
-    """Whether a place is a URL, such as `s3://bucket/study/cell`; `file://` is one too."""
-    return "://" in place
 
 
 @contextmanager

@@ -19,6 +19,11 @@ _MARKS = ("size", "ETag", "etag", "LastModified", "last_modified", "updated", "m
 """What the file systems say of a file by which another content is known."""
 
 
+def is_remote(place: str) -> bool:
+    """Whether a place is a URL, such as `s3://bucket/study/cell`; `file://` is one too."""
+    return "://" in place
+
+
 @dataclass(frozen=True)
 class Remote:
     """A folder, and the file system that it is on.

@@ -13,7 +13,8 @@ from mech_grok.origins import check_origins
 from mech_grok.run_lock import locked
 from mech_grok.study import Target, report_target
 from mech_grok.study_config import StudyConfig
-from mech_grok.sweep.places.mirror import fetch, is_remote, publish
+from mech_grok.sweep.places.mirror import fetch, publish
+from mech_grok.sweep.places.remote import is_remote
 from mech_grok.sweep.state import CellState, cell_state
 from mech_grok.training.checkpoints import write_whole
 
