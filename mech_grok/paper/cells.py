@@ -111,9 +111,3 @@ WITHOUT_EPS: tuple[tuple[str, Setting], ...] = (
 )
 """Adam without its epsilon. It needs an activation function without dead neurons: the gradient of one is
 exactly zero, and zero over zero is no step."""
-
-
-def lattice() -> tuple[PaperCell, ...]:
-    """All sixteen pathway subsets without QK-norm, then with it."""
-    with_qk_norm = (PaperCell(p, (("model.qk_norm", True),)) for p in LATTICE)
-    return (*(PaperCell(p) for p in LATTICE), *with_qk_norm)

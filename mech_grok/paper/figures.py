@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from mech_grok.errors import UserError
 from mech_grok.paper.cells import (
+    LATTICE,
     TRAINING_ORDER,
     WITHOUT_EPS,
     PaperCell,
-    lattice,
     learning_rates,
     placed,
     readout_scales,
@@ -21,6 +21,18 @@ FOUR = ("M", "M+A*", "A*", "No LN")
 
 
 @dataclass(frozen=True)
+class Group:
+    """Cells of a figure that are drawn in one panel.
+
+    Attributes:
+        title: what they have in common, or what varies among them; empty if the figure has one group.
+    """
+
+    title: str
+    cells: tuple[PaperCell, ...]
+
+
+@dataclass(frozen=True)
 class Figure:
     """What a figure claims, and what it takes to see.
 
@@ -28,7 +40,7 @@ class Figure:
         name: what the command line calls it.
         title: one line.
         claims: what the paper reads off it, each in a sentence; of our own figure, what it asks.
-        cells: the cells that it shows.
+        groups: the cells that it shows; a cell may be in several.
         curves: names of the curves that it draws (`curves.CURVES`).
         scatter: names of two curves, across and up, drawn against each other checkpoint by checkpoint.
     """
@@ -36,9 +48,14 @@ class Figure:
     name: str
     title: str
     claims: tuple[str, ...]
-    cells: tuple[PaperCell, ...]
+    groups: tuple[Group, ...]
     curves: tuple[str, ...]
     scatter: tuple[str, str] | None = None
+
+    @property
+    def cells(self) -> tuple[PaperCell, ...]:
+        """The cells of all groups, each once."""
+        return tuple(dict.fromkeys(cell for group in self.groups for cell in group.cells))
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -48,7 +65,14 @@ class Figure:
 
 
 _LOSSES = ("train_loss", "test_loss", "test_accuracy")
+_HELD = "Learning rate 1e-3"
+_FALLING = "Learning rate 1e-3 / alpha²"
 _SUBTRACTED = ("training.subtract_initial_prediction", True)
+
+
+def _one(cells: tuple[PaperCell, ...]) -> tuple[Group, ...]:
+    return (Group("", cells),)
+
 
 FIGURES: tuple[Figure, ...] = (
     Figure(
@@ -58,7 +82,7 @@ FIGURES: tuple[Figure, ...] = (
             "Where LayerNorm sits decides how soon the network generalises: M first, then M+A*, A*, No LN.",
             "Generalising networks concentrate their embedding in few Fourier modes: C_Fourier rises.",
         ),
-        cells=placed(FOUR),
+        groups=_one(placed(FOUR)),
         curves=(*_LOSSES, "c_fourier"),
         scatter=("c_fourier", "test_accuracy"),
     ),
@@ -72,7 +96,7 @@ FIGURES: tuple[Figure, ...] = (
             "generalise within 10,000 steps.",
             "LayerNorm on the values' input helps instead: A^v is fast, and M+A^v a little faster than M.",
         ),
-        cells=placed(TRAINING_ORDER),
+        groups=_one(placed(TRAINING_ORDER)),
         curves=(*_LOSSES, "sr_train", "attention_entropy"),
     ),
     Figure(
@@ -83,7 +107,10 @@ FIGURES: tuple[Figure, ...] = (
             "earlier.",
             "More weight decay generalises earlier; with too little, nothing does within 10,000 steps.",
         ),
-        cells=(*learning_rates(), *weight_decays()),
+        groups=(
+            Group("Learning rate; weight decay such that their product stays", learning_rates()),
+            Group("Weight decay; learning rate 1e-3", weight_decays()),
+        ),
         curves=(*_LOSSES, "update_norm"),
     ),
     Figure(
@@ -96,13 +123,19 @@ FIGURES: tuple[Figure, ...] = (
             "came from the learning rate, and through AdamW from weight decay.",
             "Neither Adam's epsilon nor the prediction at initialisation explains it.",
         ),
-        cells=(
-            *readout_scales(False),
-            *readout_scales(True),
-            *readout_scales(False, *WITHOUT_EPS),
-            *readout_scales(True, *WITHOUT_EPS),
-            *readout_scales(False, *WITHOUT_EPS, _SUBTRACTED),
-            *readout_scales(True, *WITHOUT_EPS, _SUBTRACTED),
+        groups=(
+            Group(_HELD, readout_scales(False)),
+            Group(_FALLING, readout_scales(True)),
+            Group(f"{_HELD}; Adam without epsilon", readout_scales(False, *WITHOUT_EPS)),
+            Group(f"{_FALLING}; Adam without epsilon", readout_scales(True, *WITHOUT_EPS)),
+            Group(
+                f"{_HELD}; without epsilon, initial prediction subtracted",
+                readout_scales(False, *WITHOUT_EPS, _SUBTRACTED),
+            ),
+            Group(
+                f"{_FALLING}; without epsilon, initial prediction subtracted",
+                readout_scales(True, *WITHOUT_EPS, _SUBTRACTED),
+            ),
         ),
         curves=(*_LOSSES, "update_norm"),
     ),
@@ -113,7 +146,7 @@ FIGURES: tuple[Figure, ...] = (
             "Features change throughout training, and a network generalises as they become compressible: "
             "their effective rank falls when the test loss does, at every placement.",
         ),
-        cells=placed(FOUR),
+        groups=_one(placed(FOUR)),
         curves=(*_LOSSES, "effective_rank", "power_law_alpha", "c_fourier"),
         scatter=("effective_rank", "test_accuracy"),
     ),
@@ -121,14 +154,14 @@ FIGURES: tuple[Figure, ...] = (
         name="fig7",
         title="RMSNorm in place of LayerNorm",
         claims=("With RMSNorm the placements generalise in the same order.",),
-        cells=(*placed(FOUR[:-1], model__norm="rms"), *placed(FOUR[-1:])),
+        groups=_one((*placed(FOUR[:-1], model__norm="rms"), *placed(FOUR[-1:]))),
         curves=_LOSSES,
     ),
     Figure(
         name="fig8",
         title="Three layers of width 64",
         claims=("With three layers the placements generalise in the same order, with many slingshots.",),
-        cells=placed(FOUR, model__n_layers=3, model__d_model=64),
+        groups=_one(placed(FOUR, model__n_layers=3, model__d_model=64)),
         curves=_LOSSES,
     ),
     Figure(
@@ -138,7 +171,7 @@ FIGURES: tuple[Figure, ...] = (
             "The more weight decay, the earlier the features become compressible; where it is too weak to "
             "generalise, their effective rank stays high.",
         ),
-        cells=weight_decays(),
+        groups=_one(weight_decays()),
         curves=(*_LOSSES, "effective_rank", "power_law_alpha"),
         scatter=("effective_rank", "test_accuracy"),
     ),
@@ -149,7 +182,7 @@ FIGURES: tuple[Figure, ...] = (
             "The tangent kernel leaves its initial value by orders of magnitude within 200 steps at every "
             "readout scale: training is never lazy (in the authors' data, not in their text).",
         ),
-        cells=(*readout_scales(False), *readout_scales(True)),
+        groups=(Group(_HELD, readout_scales(False)), Group(_FALLING, readout_scales(True))),
         curves=("test_loss", "test_accuracy", "kernel_drift"),
     ),
     Figure(
@@ -159,7 +192,10 @@ FIGURES: tuple[Figure, ...] = (
             "Ours: which of the sixteen subsets of {q, k, v, mlp} generalise, and does a norm on the "
             "projected queries and keys change the answer?",
         ),
-        cells=lattice(),
+        groups=(
+            Group("Without QK-norm", tuple(PaperCell(p) for p in LATTICE)),
+            Group("With QK-norm", tuple(PaperCell(p, (("model.qk_norm", True),)) for p in LATTICE)),
+        ),
         curves=(*_LOSSES, "c_fourier", "attention_entropy", "effective_rank"),
     ),
 )
