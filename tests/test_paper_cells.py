@@ -8,9 +8,10 @@ from mech_grok.config import CellConfig, ModelConfig, OptimiserConfig, TrainingC
 from mech_grok.errors import UserError
 from mech_grok.paper.cells import LATTICE, PLACEMENTS
 from mech_grok.paper.figures import FIGURES, find_figure
-from mech_grok.paper.study import SEED_GROUPS, cell_probes, figure_cells, paper_study
+from mech_grok.paper.study import SEED_GROUPS, figure_cells, paper_runs, paper_study
 from mech_grok.placement import Placement
 from mech_grok.probe_names import PROBE_NAMES
+from mech_grok.study_config import Stage, Work
 
 NAMES = [figure.name for figure in FIGURES]
 ALL = paper_study().all_cells()
@@ -122,17 +123,31 @@ def test_labels() -> None:
 def test_a_figure_pays_for_its_own_probes() -> None:
     assert find_figure("fig3").probes == ("shortcut", "attention")
     assert find_figure("ntk").probes == ("kernel",)
-    assert paper_study(["fig4"]).stages == ("train",)
-    assert (paper_study(["fig2"]).stages, paper_study(["fig2"]).probes) == (("train", "probe"), ("fourier",))
+    assert find_figure("fig4").probes == ()
     assert {probe for figure in FIGURES for probe in figure.probes} <= set(PROBE_NAMES)
 
 
 def test_a_cell_pays_for_the_figures_that_show_it() -> None:
-    probes = cell_probes(["fig2", "fig4", "ntk"])
-    assert probes["mlp-pre"] == ("fourier",)
-    assert probes["off"] == ("fourier", "kernel")
-    assert probes["off_lr=0.003_weight_decay=0.3333"] == ()
-    assert set(cell_probes()) == {cell.name for cell in figure_cells()}
+    study = paper_study(["fig2", "fig4", "ntk"])
+    both: tuple[Stage, ...] = ("train", "probe")
+    for seeds in ("456-789", "111-222-333"):
+        assert study.work_of(f"mlp-pre_seeds={seeds}") == Work(stages=both, probes=("fourier",))
+        assert study.work_of(f"off_seeds={seeds}") == Work(stages=both, probes=("fourier", "kernel"))
+        none = study.work_of(f"off_lr=0.003_weight_decay=0.3333_seeds={seeds}")
+        assert none == Work(stages=("train",))
+
+
+def test_a_run_is_to_have_the_curves_of_the_figures_that_show_it() -> None:
+    """Each once, of those asked for, and of no others."""
+    runs = {run.name: run for run in paper_runs(["fig2", "fig3"])}
+    assert runs["mlp-pre_seeds=456-789"].curves == (
+        *("train_loss", "test_loss", "test_accuracy", "c_fourier", "sr_train", "attention_entropy"),
+    )
+    assert "c_fourier" not in runs["attn-pre-qk_seeds=456-789"].curves
+    assert runs["mlp-pre_seeds=456-789"].probes == ("fourier", "shortcut", "attention")
+    everything = {run.cell: {*run.curves} for run in paper_runs()}
+    for figure in FIGURES:
+        assert all({*figure.curves} <= everything[cell] for cell in figure.cells)
 
 
 def test_with_the_activation_of_the_authors_code() -> None:

@@ -5,7 +5,8 @@ import json
 import pydantic
 import pytest
 
-from mech_grok.paper.curves import CURVES
+from mech_grok.generalisation import TEST_ACCURACY
+from mech_grok.paper.curves import CURVES, METRICS
 from mech_grok.paper.figures import FIGURES
 from mech_grok.paper.measures import MEASURES
 from mech_grok.paper.published import Curve, Published, PublishedSeries, published
@@ -19,9 +20,14 @@ def numbers(figure: str, quantity: str) -> dict[str, float | None]:
     return {cell: value for n in found for cell, value in n.cells.items()}
 
 
-def value(figure: str, cell: str, step: int) -> tuple[float, float | None, float | None]:
-    """Mean, low and high of the first curve of a figure with a cell, at a step."""
-    series = next(s for s in published().of(figure).series if cell in s.cells)
+def series_of(figure: str, quantity: str, cell: str) -> list[PublishedSeries]:
+    """The series of a quantity in a figure that have a cell."""
+    return [s for s in published().of(figure).series if s.quantity == quantity and cell in s.cells]
+
+
+def value(figure: str, quantity: str, cell: str, step: int) -> tuple[float, float | None, float | None]:
+    """Mean, low and high of the first such curve that has a step."""
+    series = next(s for s in series_of(figure, quantity, cell) if step in s.steps)
     curve, i = series.cells[cell], series.steps.index(step)
     if curve.low is None or curve.high is None:
         return curve.mean[i], None, None
@@ -53,18 +59,39 @@ def test_values_read_off_figures() -> None:
     assert found["off_lr=0.01_weight_decay=0.1"] == 4000
     assert numbers("fig5", "generalisation_step")["off_readout_scale=0.5_lr=0.004"] == 1700
     assert numbers("fig3", "generalisation_step") == {"attn-pre-v": 1700, "attn-pre-qk": None}
-    assert {n.kind for f in ("fig3", "fig4", "fig5") for n in published().of(f).numbers} == {
-        "read off a figure"
-    }
 
 
 def test_values_on_curves() -> None:
-    assert value("fig2", "off", 10_000) == (3.347172, 3.065869, 3.991751)
-    assert value("fig2", "mlp-pre", 1) == (0.008934, 0.008089, 0.010411)
-    assert value("fig3", "attn-pre-qk", 10_000) == (0.77042, None, None)
-    assert value("fig6", "mlp-pre", 200) == (57.646, 49.781, 61.076)
-    assert value("fig9", "off_weight_decay=1.5", 10_000) == (6.957, 2.671, 13.922)
-    assert value("ntk", "off_readout_scale=0.5", 200) == (833.91, 674.92, 1085.24)
+    assert value("fig2", "c_fourier", "off", 10_000) == (3.347172, 3.065869, 3.991751)
+    assert value("fig2", "c_fourier", "mlp-pre", 1) == (0.008934, 0.008089, 0.010411)
+    assert value("fig2", "train_loss", "pre", 40) == (2.74393, 2.7068, 2.79327)
+    assert value("fig2", "train_loss", "off", 100) == (3.31373, 3.2817, 3.35006)
+    assert value("fig2", "test_loss", "mlp-pre", 200) == (6.29608, 5.76691, 6.78264)
+    assert value("fig2", "test_accuracy", "off", 4000) == (0.227881, 0.137279, 0.28183)
+    assert value("fig3", "attention_entropy", "attn-pre-qk", 10_000) == (0.77042, None, None)
+    assert value("fig3", "test_loss", "attn-pre-qk", 10_000) == (15.9691, 2.89231, 27.2157)
+    assert value("fig3", "sr_train", "mlp-pre", 10_000) == (2.67803, 1.88301, 3.42884)
+    assert value("fig4", "test_loss", "off_weight_decay=0.1", 10_000) == (34.3648, 30.3768, 37.8159)
+    assert value("fig4", "test_loss", "off_lr=0.003_weight_decay=0.3333", 7200) == (
+        0.181186,
+        5.24471e-08,
+        0.903631,
+    )
+    assert value("fig5", "test_loss", "off_readout_scale=1.5", 7000) == (1.20781, 1.8478e-07, 6.03873)
+    assert value("fig5", "test_loss", "off_readout_scale=0.5_lr=0.004", 2000) == (
+        0.012852,
+        2.47665e-07,
+        0.0637426,
+    )
+    assert value("fig4", "update_norm", "off_lr=0.01_weight_decay=0.1", 1) == (4.65419, 4.63801, 4.66868)
+    assert value("fig5", "test_loss", "off_activation=gelu_init=kaiming_eps=0", 40) == (
+        5.53109,
+        5.50399,
+        5.57356,
+    )
+    assert value("fig6", "effective_rank", "mlp-pre", 200) == (57.646, 49.781, 61.076)
+    assert value("fig9", "effective_rank", "off_weight_decay=1.5", 10_000) == (6.957, 2.671, 13.922)
+    assert value("ntk", "kernel_drift", "off_readout_scale=0.5", 200) == (833.91, 674.92, 1085.24)
 
 
 def test_every_value_is_of_a_cell_that_its_figure_shows() -> None:
@@ -81,7 +108,8 @@ def test_every_value_can_be_measured_on_a_curve_that_its_figure_draws() -> None:
         assert MEASURES[entry.quantity].curve in drawn[entry.figure]
     for series in published().series:
         assert series.quantity in drawn[series.figure]
-        assert all(step == 1 or step % 200 == 0 for step in series.steps)
+        every = 10 if CURVES[series.quantity].source == METRICS else 200
+        assert all(step == 1 or step % every == 0 for step in series.steps)
     assert all(name in CURVES for names in drawn.values() for name in names)
 
 
@@ -91,9 +119,43 @@ def test_every_value_says_where_it_is_from() -> None:
 
 
 def test_one_cell_has_the_same_values_in_every_figure() -> None:
-    assert all(value("fig6", "off", step) == value("fig9", "off", step) for step in (200, 5000, 10_000))
-    fixed, falling = published().of("ntk").series
-    assert fixed.cells["off"] == falling.cells["off"]
+    found: dict[tuple[str, str, int], tuple[float, ...]] = {}
+    shared = 0
+    for series in published().series:
+        for cell, curve in series.cells.items():
+            ends = (curve.mean, curve.low or curve.mean, curve.high or curve.mean)
+            for step, *here in zip(series.steps, *ends, strict=True):
+                key = series.quantity, cell, step
+                shared += key in found
+                assert found.setdefault(key, tuple(here)) == tuple(here), key
+    assert shared > 20
+    off = {
+        n.cells["off"]
+        for n in published().numbers
+        if n.quantity == "generalisation_step" and "off" in n.cells
+    }
+    assert off == {7763}
+
+
+def test_a_placement_generalises_where_its_accuracy_passes_the_threshold() -> None:
+    for cell, generalised in numbers("fig2", "generalisation_step").items():
+        (series,) = series_of("fig2", "test_accuracy", cell)
+        means = dict(zip(series.steps, series.cells[cell].mean, strict=True))
+        assert all(mean < TEST_ACCURACY for step, mean in means.items() if step < (generalised or 0))
+        assert means[10_000] >= TEST_ACCURACY
+
+
+def test_steps_fit_the_test_losses_of_their_figure() -> None:
+    seen = 0
+    for figure in ("fig2", "fig3", "fig4", "fig5"):
+        for cell, generalised in numbers(figure, "generalisation_step").items():
+            for series in series_of(figure, "test_loss", cell):
+                means = dict(zip(series.steps, series.cells[cell].mean, strict=True))
+                before = [loss for step, loss in means.items() if step < (generalised or 10_001)]
+                assert all(loss > 0.1 for loss in before), (figure, cell)
+                assert generalised is None or means[10_000] < 0.05, (figure, cell)
+                seen += len(before)
+    assert seen > 40
 
 
 def test_the_best_seed_is_not_later_than_the_mean() -> None:
@@ -133,7 +195,7 @@ def test_a_curve_that_cannot_be(curve: dict[str, list[float]], message: str) -> 
 
 
 def test_a_curve_as_long_as_its_steps() -> None:
-    tree = published().series[0].model_dump() | {"steps": [1, 2]}
+    tree = published().of("ntk").series[0].model_dump() | {"steps": [1, 2]}
     with pytest.raises(pydantic.ValidationError, match="9 values for 2 steps"):
         PublishedSeries.model_validate(tree)
 

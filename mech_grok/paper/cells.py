@@ -10,6 +10,9 @@ Setting = float | int | str | bool
 TRAINING_ORDER = ("M", "M+A^v", "A^v", "M+A*", "A*", "No LN", "A^qk")
 """The paper's placements, in the order in which they are trained."""
 
+FOUR = ("M", "M+A*", "A*", "No LN")
+"""The placements of most figures, in the order in which they are published to generalise."""
+
 PLACEMENTS = tuple(Placement.parse(name) for name in TRAINING_ORDER)
 LATTICE = PLACEMENTS + tuple(p for p in all_placements() if p.arrangement == "pre" and p not in PLACEMENTS)
 """All sixteen pathway subsets: those with a name in the paper, then the others."""

@@ -6,8 +6,9 @@ from typing import Literal
 
 from mech_grok.paper.measures import Measured
 
-Verdict = Literal["confirmed", "confirmed in part", "not confirmed", "not known"]
-"""`not known`: what it takes to say was not measured, or not for long enough."""
+Verdict = Literal["confirmed", "confirmed in part", "not confirmed", "not known", "answered"]
+"""`not known`: what it takes to say was not measured, or not for long enough. `answered`: what is asked is a
+question, and everything that it takes was measured."""
 
 
 @dataclass(frozen=True)

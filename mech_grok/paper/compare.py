@@ -6,7 +6,16 @@ from itertools import chain
 import xarray as xr
 
 from mech_grok.paper.figures import Figure
-from mech_grok.paper.limits import ENTROPY_WITHIN, READ_OFF_WITHIN, WITHIN, close, in_band, near, same_step
+from mech_grok.paper.limits import (
+    ENTROPY_WITHIN,
+    STEP_WITHIN,
+    VALUE_WITHIN,
+    band_text,
+    close,
+    in_band,
+    near,
+    same_step,
+)
 from mech_grok.paper.measures import MEASURES, Measured, last_step, matching_step, means
 from mech_grok.paper.orders import order_row, series_order_row
 from mech_grok.paper.published import Curve, Number, Published, PublishedNumbers, PublishedSeries, published
@@ -93,7 +102,7 @@ def _number_rows(values: Published, ours: Measured) -> Iterator[Row]:
 
 
 def _within(numbers: PublishedNumbers) -> float:
-    return WITHIN[numbers.kind] if MEASURES[numbers.quantity].is_first_time else READ_OFF_WITHIN
+    return STEP_WITHIN if MEASURES[numbers.quantity].is_first_time else VALUE_WITHIN
 
 
 def _number_verdict(
@@ -119,7 +128,7 @@ def _series_rows(values: Published, ours: Measured) -> Iterator[Row]:
 def _curve_rows(series: PublishedSeries, cell: str, curve: Curve, ours: dict[int, float]) -> Iterator[Row]:
     for i, step in enumerate(series.steps):
         at = matching_step(step, list(ours))
-        inside, limit = _curve_verdict(curve, i, None if at is None else ours[at])
+        inside, limit = _curve_verdict(series.quantity, curve, i, None if at is None else ours[at])
         before = f"ours at step {at}, before the first update" if at != step else ""
         yield Row(
             quantity=series.quantity,
@@ -134,9 +143,10 @@ def _curve_rows(series: PublishedSeries, cell: str, curve: Curve, ours: dict[int
         )
 
 
-def _curve_verdict(curve: Curve, i: int, ours: float | None) -> tuple[bool | None, str]:
+def _curve_verdict(quantity: str, curve: Curve, i: int, ours: float | None) -> tuple[bool | None, str]:
     """Whether a curve is inside at the i-th step, and what that takes."""
     if curve.low is None or curve.high is None:
         return (None if ours is None else near(ours, curve.mean[i])), f"within {ENTROPY_WITHIN}"
     low, high = curve.low[i], curve.high[i]
-    return (None if ours is None else in_band(ours, low, high)), f"mean in [{low:.4g}, {high:.4g}]"
+    inside = None if ours is None else in_band(quantity, ours, low, high)
+    return inside, band_text(quantity, low, high)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mech_grok.errors import UserError
 from mech_grok.paper.cells import (
+    FOUR,
     LATTICE,
     TRAINING_ORDER,
     WITHOUT_EPS,
@@ -14,10 +15,9 @@ from mech_grok.paper.cells import (
     readout_scales,
     weight_decays,
 )
+from mech_grok.paper.checks import compression, lattice, movement, reasons, speed
+from mech_grok.paper.claims import Claim
 from mech_grok.paper.curves import CURVES, METRICS
-
-FOUR = ("M", "M+A*", "A*", "No LN")
-"""The placements of most figures."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Figure:
 
     name: str
     title: str
-    claims: tuple[str, ...]
+    claims: tuple[Claim, ...]
     groups: tuple[Group, ...]
     curves: tuple[str, ...]
     scatter: tuple[str, str] | None = None
@@ -79,8 +79,16 @@ FIGURES: tuple[Figure, ...] = (
         name="fig2",
         title="Placements: losses, and Fourier modes of the embedding",
         claims=(
-            "Where LayerNorm sits decides how soon the network generalises: M first, then M+A*, A*, No LN.",
-            "Generalising networks concentrate their embedding in few Fourier modes: C_Fourier rises.",
+            Claim(
+                "Where LayerNorm sits decides how soon the network generalises: M first, then M+A*, "
+                "A*, No LN.",
+                speed.placements,
+            ),
+            Claim(
+                "Generalising networks concentrate their embedding in few Fourier modes: C_Fourier "
+                "rises, and the sooner a placement generalises, the sooner.",
+                compression.concentration,
+            ),
         ),
         groups=_one(placed(FOUR)),
         curves=(*_LOSSES, "c_fourier"),
@@ -90,11 +98,22 @@ FIGURES: tuple[Figure, ...] = (
         name="fig3",
         title="Why: a shortcut through the scale of the MLP's input, and attention entropy",
         claims=(
-            "Without LayerNorm on the MLP's input, networks memorise through its length: with the length "
-            "taken away the train loss is high, and stays so until they generalise.",
-            "LayerNorm on the inputs of queries and keys keeps attention entropy low; A^qk does not "
-            "generalise within 10,000 steps.",
-            "LayerNorm on the values' input helps instead: A^v is fast, and M+A^v a little faster than M.",
+            Claim(
+                "Without LayerNorm on the MLP's input, networks memorise through its length: with the "
+                "length taken away the train loss is high. No LN's falls when it generalises, "
+                "M's falls too, A^v's stays.",
+                reasons.shortcut,
+            ),
+            Claim(
+                "LayerNorm on the inputs of queries and keys lowers attention entropy, elsewhere it "
+                "is near ln 3; A^qk does not generalise within 10,000 steps.",
+                reasons.attention_entropy,
+            ),
+            Claim(
+                "LayerNorm on the values' input helps instead: A^v is fast, and M+A^v a little faster "
+                "than M.",
+                speed.norm_of_values,
+            ),
         ),
         groups=_one(placed(TRAINING_ORDER)),
         curves=(*_LOSSES, "sr_train", "attention_entropy"),
@@ -103,9 +122,19 @@ FIGURES: tuple[Figure, ...] = (
         name="fig4",
         title="Learning rate, and weight decay",
         claims=(
-            "With the product of learning rate and weight decay held, a larger learning rate generalises "
-            "earlier.",
-            "More weight decay generalises earlier; with too little, nothing does within 10,000 steps.",
+            Claim(
+                "With the product of learning rate and weight decay held, a larger learning rate "
+                "generalises earlier.",
+                speed.larger_learning_rates,
+            ),
+            Claim(
+                "More weight decay generalises earlier; with too little, nothing does within 10,000 steps.",
+                speed.more_weight_decay,
+            ),
+            Claim(
+                "A larger learning rate makes larger updates.",
+                movement.larger_updates,
+            ),
         ),
         groups=(
             Group("Learning rate; weight decay such that their product stays", learning_rates()),
@@ -117,11 +146,20 @@ FIGURES: tuple[Figure, ...] = (
         name="fig5",
         title="Readout scale",
         claims=(
-            "With a learning rate of 1e-3 / alpha^2 a smaller readout scale alpha generalises earlier, as if "
-            "alpha made training lazy.",
-            "With the learning rate held it is the other way round: what the readout scale was taken to do "
-            "came from the learning rate, and through AdamW from weight decay.",
-            "Neither Adam's epsilon nor the prediction at initialisation explains it.",
+            Claim(
+                "With a learning rate of 1e-3 / alpha^2 a smaller readout scale alpha generalises "
+                "earlier, as if alpha made training lazy.",
+                speed.smaller_scales_with_falling_rate,
+            ),
+            Claim(
+                "With the learning rate held it is the other way round: what the readout scale was "
+                "taken to do came from the learning rate, and through AdamW from weight decay.",
+                speed.larger_scales_with_held_rate,
+            ),
+            Claim(
+                "Neither Adam's epsilon nor the prediction at initialisation explains it.",
+                speed.without_epsilon_or_prediction,
+            ),
         ),
         groups=(
             Group(_HELD, readout_scales(False)),
@@ -143,8 +181,16 @@ FIGURES: tuple[Figure, ...] = (
         name="fig6",
         title="Compressibility of the final features, and its onset",
         claims=(
-            "Features change throughout training, and a network generalises as they become compressible: "
-            "their effective rank falls when the test loss does, at every placement.",
+            Claim(
+                "Features change throughout training, also while networks only memorise: not first "
+                "lazy, then rich.",
+                compression.features_always_change,
+            ),
+            Claim(
+                "A network generalises as its features become compressible: their effective rank "
+                "falls when the test loss does, at every placement.",
+                compression.compressibility,
+            ),
         ),
         groups=_one(placed(FOUR)),
         curves=(*_LOSSES, "effective_rank", "power_law_alpha", "c_fourier"),
@@ -153,14 +199,25 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         name="fig7",
         title="RMSNorm in place of LayerNorm",
-        claims=("With RMSNorm the placements generalise in the same order.",),
+        claims=(
+            Claim(
+                "With RMSNorm the placements generalise in the same order.",
+                speed.rms_placements,
+            ),
+        ),
         groups=_one((*placed(FOUR[:-1], model__norm="rms"), *placed(FOUR[-1:]))),
         curves=_LOSSES,
     ),
     Figure(
         name="fig8",
         title="Three layers of width 64",
-        claims=("With three layers the placements generalise in the same order, with many slingshots.",),
+        claims=(
+            Claim(
+                "With three layers the placements generalise in the same order, with many slingshots: "
+                "falls of a network's test accuracy by more than 0.1 after it had reached 0.995.",
+                speed.three_layers,
+            ),
+        ),
         groups=_one(placed(FOUR, model__n_layers=3, model__d_model=64)),
         curves=_LOSSES,
     ),
@@ -168,8 +225,11 @@ FIGURES: tuple[Figure, ...] = (
         name="fig9",
         title="Weight decay and compressibility",
         claims=(
-            "The more weight decay, the earlier the features become compressible; where it is too weak to "
-            "generalise, their effective rank stays high.",
+            Claim(
+                "The more weight decay, the earlier the features become compressible; where it is too "
+                "weak to generalise, their effective rank stays high.",
+                compression.decay_compresses,
+            ),
         ),
         groups=_one(weight_decays()),
         curves=(*_LOSSES, "effective_rank", "power_law_alpha"),
@@ -179,8 +239,12 @@ FIGURES: tuple[Figure, ...] = (
         name="ntk",
         title="Drift of the tangent kernel",
         claims=(
-            "The tangent kernel leaves its initial value by orders of magnitude within 200 steps at every "
-            "readout scale: training is never lazy (in the authors' data, not in their text).",
+            Claim(
+                "The tangent kernel leaves its initial value by orders of magnitude within 200 steps "
+                "at every readout scale: training is never lazy (in the authors' data, not in their "
+                "text).",
+                movement.kernel_leaves,
+            ),
         ),
         groups=(Group(_HELD, readout_scales(False)), Group(_FALLING, readout_scales(True))),
         curves=("test_loss", "test_accuracy", "kernel_drift"),
@@ -189,8 +253,11 @@ FIGURES: tuple[Figure, ...] = (
         name="lattice",
         title="All sixteen pathway subsets, without and with QK-norm",
         claims=(
-            "Ours: which of the sixteen subsets of {q, k, v, mlp} generalise, and does a norm on the "
-            "projected queries and keys change the answer?",
+            Claim(
+                "Ours: which of the sixteen subsets of {q, k, v, mlp} generalise, and does a norm on "
+                "the projected queries and keys change the answer?",
+                lattice.subsets,
+            ),
         ),
         groups=(
             Group("Without QK-norm", tuple(PaperCell(p) for p in LATTICE)),

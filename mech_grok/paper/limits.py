@@ -5,16 +5,16 @@ The steps are those of a run with tests every ten steps; the published runs were
 
 import math
 
-from mech_grok.paper.published import Number, PublishedSeries, SourceKind
+from mech_grok.generalisation import TEST_ACCURACY, TEST_LOSS
+from mech_grok.paper.published import Number, PublishedSeries
 
 STEP_WITHIN = 0.25
-"""Of a published step from a data file."""
-READ_OFF_WITHIN = 0.10
-"""Of a value that was read off a figure."""
+"""Of the published step at which something first happens, however it is known. On a loss drawn from 0 to 40 a
+network seems to generalise up to a tenth earlier than by its accuracy."""
+VALUE_WITHIN = 0.10
+"""Of any other published number."""
 ENTROPY_WITHIN = 0.05
 """Nats, of a published attention entropy; of any published curve without a band."""
-
-WITHIN: dict[SourceKind, float] = {"data file": STEP_WITHIN, "read off a figure": READ_OFF_WITHIN}
 
 
 def same_step(
@@ -48,9 +48,32 @@ def near(ours: Number, published: Number, distance: float = ENTROPY_WITHIN) -> b
     return math.fabs(ours - published) <= distance * (1 + 1e-12)
 
 
-def in_band(ours: Number, low: Number, high: Number) -> bool:
+def as_compared(quantity: str, value: float) -> float:
+    """What a value of a curve counts as: every test loss that is low enough, and every test accuracy that is
+    high enough, for a network to have generalised counts as one that is just so.
+
+    From there on slingshots move the loss by orders of magnitude from one step to the next.
+    """
+    if quantity == "test_loss":
+        return max(value, TEST_LOSS)
+    return min(value, TEST_ACCURACY) if quantity == "test_accuracy" else value
+
+
+def in_band(quantity: str, ours: Number, low: Number, high: Number) -> bool:
     """Whether a mean is between the least and the largest published seed; nan is not."""
-    return low <= ours <= high
+    if math.isnan(ours):
+        return False
+    return as_compared(quantity, low) <= as_compared(quantity, ours) <= as_compared(quantity, high)
+
+
+def band_text(quantity: str, low: float, high: float) -> str:
+    """What it takes to be in a band, in words: `mean in [0.28, 0.52]`, `mean at most 0.01`."""
+    least, most = as_compared(quantity, low), as_compared(quantity, high)
+    if quantity == "test_loss" and least == TEST_LOSS:
+        return f"mean at most {most:.4g}"
+    if quantity == "test_accuracy" and most == TEST_ACCURACY:
+        return f"mean at least {least:.4g}"
+    return f"mean in [{least:.4g}, {most:.4g}]"
 
 
 def are_told_apart(series: PublishedSeries, one: str, other: str, at: int) -> bool:
@@ -65,4 +88,7 @@ def are_told_apart(series: PublishedSeries, one: str, other: str, at: int) -> bo
     a, b = series.cells[one], series.cells[other]
     if a.low is None or a.high is None or b.low is None or b.high is None:
         return not near(a.mean[at], b.mean[at])
-    return a.high[at] < b.low[at] or b.high[at] < a.low[at]
+    a_low, a_high, b_low, b_high = (
+        as_compared(series.quantity, ends[at]) for ends in (a.low, a.high, b.low, b.high)
+    )
+    return a_high < b_low or b_high < a_low

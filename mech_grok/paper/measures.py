@@ -53,28 +53,24 @@ def first_perfect_step(accuracy: xr.DataArray) -> int | None:
     return first_met((whole(accuracy) == 1).any("seed"))
 
 
-def at_end(curve: xr.DataArray) -> float | None:
-    """The mean over seeds at the last step."""
-    return next(reversed(means(curve).values()), None)
-
-
 def peak(curve: xr.DataArray) -> float | None:
     """The largest mean over seeds, of a trained model."""
-    return max(_trained(curve).values(), default=None)
+    return max(trained(curve).values(), default=None)
 
 
 def peak_step(curve: xr.DataArray) -> int | None:
     """The step of that mean."""
-    trained = _trained(curve)
-    return max(trained, key=trained.__getitem__, default=None)
+    means_of_trained = trained(curve)
+    return max(means_of_trained, key=means_of_trained.__getitem__, default=None)
 
 
 def lowest(curve: xr.DataArray) -> float | None:
     """The smallest mean over seeds, of a trained model."""
-    return min(_trained(curve).values(), default=None)
+    return min(trained(curve).values(), default=None)
 
 
-def _trained(curve: xr.DataArray) -> dict[int, float]:
+def trained(curve: xr.DataArray) -> dict[int, float]:
+    """The means over seeds without the untrained model's."""
     return {step: mean for step, mean in means(curve).items() if step > 0}
 
 
@@ -97,9 +93,7 @@ class Measure:
 MEASURES: Mapping[str, Measure] = {
     "generalisation_step": Measure("test_accuracy", generalisation_step, is_first_time=True),
     "first_perfect_step": Measure("test_accuracy", first_perfect_step, is_first_time=True),
-    "test_loss_at_end": Measure("test_loss", at_end),
     "sr_train_peak": Measure("sr_train", peak),
     "sr_train_peak_step": Measure("sr_train", peak_step),
-    "sr_train_at_end": Measure("sr_train", at_end),
     "sr_train_lowest": Measure("sr_train", lowest),
 }

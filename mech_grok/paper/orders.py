@@ -1,11 +1,13 @@
 """Whether our cells come in the published order."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from mech_grok.paper.limits import are_told_apart
+import xarray as xr
+
+from mech_grok.paper.limits import are_told_apart, as_compared
 from mech_grok.paper.measures import MEASURES, Measured, last_step, matching_step, means
 from mech_grok.paper.published import Number, PublishedOrder, PublishedSeries
 from mech_grok.paper.row import Row, joined
@@ -23,7 +25,7 @@ def order_row(order: PublishedOrder, measured: Measured) -> Row:
     cells = [cell for group in order.first_to_last for cell in group]
     ours = _first_times(cells, order.quantity, measured)
     pairs = [(a, b) for a, b in combinations(cells, 2) if order.rank(a) < order.rank(b)]
-    unknown = [p for p in pairs if not (ours.keys() >= set(p) and _is_known(ours[p[0]], ours[p[1]]))]
+    unknown = [p for p in pairs if not (ours.keys() >= set(p) and is_known(ours[p[0]], ours[p[1]]))]
     swapped = [(a, b) for a, b in pairs if (a, b) not in unknown and ours[a].step > ours[b].step]
     found = sorted(ours, key=lambda cell: ours[cell].step)
     return Row(
@@ -65,30 +67,36 @@ def series_order_row(series: PublishedSeries, measured: Measured) -> Row:
     )
 
 
-class _FirstTime(NamedTuple):
+class FirstTime(NamedTuple):
     """When something first happened, infinity if it did not; and until when it was looked for."""
 
     step: Number
     last: int
 
     @property
+    def text(self) -> str:
+        """In words that follow a name: `at 670`, `not by 10,000`."""
+        return f"at {self.step:,}" if self.step < math.inf else f"not by {self.last:,}"
+
+    @property
     def censored(self) -> str:
         return "" if self.step < math.inf else f" (not by {self.last:,})"
 
 
-def _first_times(cells: Sequence[str], quantity: str, measured: Measured) -> dict[str, _FirstTime]:
+def _first_times(cells: Sequence[str], quantity: str, measured: Measured) -> dict[str, FirstTime]:
     """Of the cells that were measured."""
     measure = MEASURES[quantity]
     known = {cell: measured.get((cell, measure.curve)) for cell in cells}
-    found = {
-        cell: (measure.of(curve), last_step(curve)) for cell, curve in known.items() if curve is not None
-    }
-    return {
-        cell: _FirstTime(math.inf if step is None else step, last) for cell, (step, last) in found.items()
-    }
+    return {cell: first_time(curve, measure.of) for cell, curve in known.items() if curve is not None}
 
 
-def _is_known(one: _FirstTime, other: _FirstTime) -> bool:
+def first_time(curve: xr.DataArray, step_of: Callable[[xr.DataArray], Number | None]) -> FirstTime:
+    """When something first happened on a curve (seed, step), by a rule that gives the step or None."""
+    step = step_of(curve)
+    return FirstTime(math.inf if step is None else step, last_step(curve))
+
+
+def is_known(one: FirstTime, other: FirstTime) -> bool:
     """Whether the earlier one happened, and before the other one was lost sight of."""
     first = min(one.step, other.step)
     return first <= min(one.last, other.last)
@@ -101,7 +109,8 @@ def _is_same_order(
     steps = [matching_step(series.steps[at], list(ours[cell])) for cell in pair]
     if None in steps:
         return None
-    a, b = (ours[cell][step] for cell, step in zip(pair, steps, strict=True) if step is not None)
+    found = (ours[cell][step] for cell, step in zip(pair, steps, strict=True) if step is not None)
+    a, b = (as_compared(series.quantity, value) for value in found)
     one, other = (series.cells[cell].mean[at] for cell in pair)
     return (a < b) == (one < other) and a != b
 
