@@ -37,9 +37,29 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     path = Path(path)
     tree = _read_mapping(path)
     tree.setdefault("study", path.stem)
-    for override in overrides:
-        tree = _override(tree, override)
-    return _validate(StudyConfig, tree, str(path))
+    return _validate(StudyConfig, _overridden(tree, overrides), str(path))
+
+
+def override_study(study: StudyConfig, overrides: Sequence[str]) -> StudyConfig:
+    """A study with `key=value` overrides applied, as `read_study` does.
+
+    Raises:
+        UserError: a key is unknown, or a value is not allowed.
+    """
+    return _validate(StudyConfig, _overridden(study.model_dump(mode="json"), overrides), study.study)
+
+
+def override_key(override: str) -> str:
+    """The dotted key of an override.
+
+    Raises:
+        UserError: it is not of the form key=value.
+    """
+    key, equals, _ = override.partition("=")
+    key = key.strip().lstrip("-")
+    if not equals or not key:
+        raise UserError(f"override '{override}': write it as key=value, for example training.steps=500")
+    return key
 
 
 def load_cell(path: str | Path) -> CellConfig:
@@ -101,12 +121,15 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items()}
 
 
+def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    for override in overrides:
+        tree = _override(tree, override)
+    return tree
+
+
 def _override(tree: dict[str, Any], override: str) -> dict[str, Any]:
-    key, equals, text = override.partition("=")
-    key = key.strip().lstrip("-")
-    if not equals or not key:
-        raise UserError(f"override '{override}': write it as key=value, for example training.steps=500")
-    value = _parse(text, f"override '{override}'")
+    key = override_key(override)
+    value = _parse(override.partition("=")[2], f"override '{override}'")
     grid = tree.get("grid")
     if key.startswith("grid."):
         axes = grid if isinstance(grid, dict) else {}

@@ -62,7 +62,8 @@ def _print_study(path: Path) -> set[Path]:
         print(f"{printable(str(error))}\n")
         return set()
     cells = {path.parent / name: cell for name, cell in study.all_cells().items()}
-    found = {run: condition(run, cell, study.stages, study.probes) for run, cell in cells.items()}
+    work = {run: study.work_of(run.name) for run in cells}
+    found = {run: condition(run, c, work[run].stages, work[run].probes) for run, c in cells.items()}
     print(printable(f"study {study.study} in {path.parent}: {_counts(found)}"))
     _print_table(_CELL_HEADINGS, [_cell_row(run, cell, found[run]) for run, cell in cells.items()])
     print()

@@ -1,7 +1,7 @@
 """A study from config to report: its cells, where they live on disk, and the main job over all of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ from mech_grok.config import CellConfig
 from mech_grok.config_difference import check_same_config
 from mech_grok.config_file import load_cell, read_study, to_yaml
 from mech_grok.errors import UserError
-from mech_grok.study_config import STAGES, StudyConfig
+from mech_grok.study_config import StudyConfig, Work
 
 if TYPE_CHECKING:
     import mech_grok.run  # torch takes seconds to import, and a plan needs none of it
@@ -28,6 +28,10 @@ class Target:
     folder: Path
     cells: Mapping[Path, CellConfig]
     study: StudyConfig | None = None
+
+    def work_of(self, path: Path) -> Work:
+        """What the main job does with a cell; with one that was found on disk, everything."""
+        return self.study.work_of(path.name) if self.study else Work()
 
 
 def study_target(study: StudyConfig, root: Path) -> Target:
@@ -125,11 +129,15 @@ def run_target(target: Target, resume: bool, command: str) -> Path:
     """
     from mech_grok.checkpoint_stages import ablate_run, probe_run
 
-    stages, probes = (target.study.stages, target.study.probes) if target.study else (STAGES, ())
-    for run in train_target(target, resume, command) if "train" in stages else recorded_runs(target):
-        if "probe" in stages:
-            probe_run(run, probes)
-        if "ablate" in stages:
+    to_train = {path: c for path, c in target.cells.items() if "train" in target.work_of(path).stages}
+    recorded_runs(replace(target, cells={p: c for p, c in target.cells.items() if p not in to_train}))
+    if to_train:
+        train_target(replace(target, cells=to_train), resume, command)
+    for run in recorded_runs(target):
+        work = target.work_of(run.path)
+        if "probe" in work.stages:
+            probe_run(run, work.probes)
+        if "ablate" in work.stages:
             ablate_run(run)
     return report_target(target)
 

@@ -17,7 +17,7 @@ from mech_grok.report import checkpoints, curves, study_report
 from mech_grok.report.cells import identify
 from mech_grok.report.headline import StepSummary, compute_headline, draw_milestones, step_summary
 from mech_grok.report.lines import MOST_POINTS, draw_lines, over_seeds, thin
-from mech_grok.report.page import duration
+from mech_grok.report.render import duration
 from mech_grok.report.style import placement_colour
 from mech_grok.report.tables import number, table_of_lines
 

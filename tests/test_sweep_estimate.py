@@ -16,6 +16,7 @@ from mech_grok.config import CellConfig
 from mech_grok.config_file import to_yaml
 from mech_grok.model import GrokTransformer
 from mech_grok.probes import PROBES
+from mech_grok.study_config import STAGES, Work
 from mech_grok.sweep.costs import disk, speed, stage_costs
 from mech_grok.sweep.costs.arithmetic import forward_products, n_parameters, operations, step_work
 from mech_grok.sweep.costs.estimate import costs
@@ -99,7 +100,7 @@ def recorded(run: Path, config: CellConfig, wall: float, threads: int = 1) -> Pa
 
 def train_cost(root: Path, config: CellConfig, threads: int = 1) -> float | None:
     path = root / "study" / "new"
-    return costs({path: config}, ["train"], (), threads)[path].train
+    return costs({path: config}, {path: Work(stages=("train",))}, threads)[path].train
 
 
 def test_training_takes_as_long_as_like_runs_took(tmp_path: Path) -> None:
@@ -170,12 +171,13 @@ def test_a_cell_with_its_own_threads(tmp_path: Path) -> None:
 def test_only_the_stages_that_are_asked_for_cost() -> None:
     path, config = Path("nowhere/study/cell"), cell(11, {"d_model": 16}, steps=10)
     of = {
-        stage: costs({path: config}, [stage], ("fourier",), 1)[path] for stage in ("train", "probe", "ablate")
+        stage: costs({path: config}, {path: Work(stages=(stage,), probes=("fourier",))}, 1)[path]
+        for stage in STAGES
     }
     for stage, cost in of.items():
         seconds = {"train": cost.train, "probe": cost.probe, "ablate": cost.ablate}
         assert {name for name, s in seconds.items() if s} == {stage}
-    together = costs({path: config}, ["train", "probe", "ablate"], ("fourier",), 1)[path]
+    together = costs({path: config}, {path: Work(probes=("fourier",))}, 1)[path]
     assert together.disk == sum(cost.disk for cost in of.values())
 
 
@@ -238,8 +240,9 @@ def test_solved_attention_factors_are_kept_on_disk() -> None:
 def test_a_study_of_trainings_is_estimated_without_transformer_lens() -> None:
     code = (
         "import sys; from pathlib import Path; from mech_grok.config import CellConfig;"
+        "from mech_grok.study_config import Work; path = Path('no/study/cell');"
         "from mech_grok.sweep.costs.estimate import costs; import mech_grok.sweep.display.plan;"
-        "print(costs({Path('no/study/cell'): CellConfig()}, ['train'], (), 1));"
+        "print(costs({path: CellConfig()}, {path: Work(stages=('train',))}, 1));"
         "sys.exit('transformer_lens' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

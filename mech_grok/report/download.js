@@ -5,19 +5,31 @@ const plain = (html) => html.replace(/<[^>]*>/g, "");
 const field = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
 
 function* curveRows(panel) {
-  const quantity = panel.box.querySelector(".panel-title")?.textContent ?? plain(panel.layout.yaxis.title.text);
-  for (const trace of panel.data.filter((t) => typeof t.meta.seed === "number")) {
+  const title = panel.box.querySelector(".panel-title")?.textContent ?? plain(panel.layout.yaxis.title.text);
+  for (const trace of panel.data.filter(({ meta }) => typeof meta.seed === "number" || meta.seed === "published")) {
     const [x, y] = [numbers(trace.x), numbers(trace.y)];
-    const { cell, split, seed, reference } = trace.meta;
+    const { cell, split, seed, reference, against, quantity = title } = trace.meta;
+    const row = (name, who, step, value) =>
+      [name, report.cells[cell].name, split + (reference ? " (dotted)" : ""), who, step, value];
     for (let i = 0; i < x.length; i++) {
-      yield [quantity, report.cells[cell].name, split + (reference ? " (dotted)" : ""), seed, x[i], y[i]];
+      if (against) { // two quantities, at the steps in customdata
+        yield row(against[0], seed, trace.customdata[i], x[i]);
+        yield row(against[1], seed, trace.customdata[i], y[i]);
+        continue;
+      }
+      yield row(quantity, seed, x[i], y[i]);
+      if (trace.error_y) {
+        yield row(quantity, `${seed} low`, x[i], trace.customdata[i][0]);
+        yield row(quantity, `${seed} high`, x[i], trace.customdata[i][1]);
+      }
     }
   }
 }
 
 function* milestoneRows(panel) {
-  for (const { meta, x, customdata } of panel.data) {
-    for (let i = 0; i < x.length; i++) yield [meta.milestone, report.cells[meta.cell].name, "", customdata[i], x[i], x[i]];
+  for (const { meta, mode, x, customdata } of panel.data) {
+    const step = (i) => (mode === "text" ? "" : x[i]); // words on what did not happen
+    for (const [i, who] of customdata.entries()) yield [meta.milestone, report.cells[meta.cell].name, "", who, step(i), step(i)];
   }
 }
 
@@ -35,6 +47,8 @@ function* arrayRows(array, key) {
   }
 }
 
+const asCsv = (rows) => rows.map((row) => row.map(field).join(",")).join("\n") + "\n";
+
 function csv(figure) {
   const own = panels.filter((p) => figure.contains(p.div));
   const arrays = [...new Set(own.flatMap((p) => p.arrays))];
@@ -48,13 +62,17 @@ function csv(figure) {
   for (const panel of arrays.length ? [] : own) {
     for (const row of figure.dataset.slug === "milestones" ? milestoneRows(panel) : curveRows(panel)) rows.push(row);
   }
-  return rows.map((row) => row.map(field).join(",")).join("\n") + "\n";
+  return asCsv(rows);
 }
 
 function download(figure) {
+  save(`${figure.dataset.slug}.csv`, csv(figure));
+}
+
+function save(name, text) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([csv(figure)], { type: "text/csv" }));
-  link.download = `${figure.dataset.slug}.csv`;
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

@@ -48,7 +48,7 @@ class Lines:
         title: what the panel shows, in HTML.
         y_title: the quantity and its unit, in HTML.
         log: whether the y axis starts logarithmic.
-        y_range: fixed [low, high], or None to follow the data.
+        y_range: fixed [low, high] (of a logarithmic axis: powers of ten), or None to follow the data.
         levels: height -> label of horizontal reference lines.
         marks: step -> label of vertical lines.
     """
@@ -62,10 +62,12 @@ class Lines:
     marks: tuple[tuple[int, str], ...] = ()
 
 
-def curve(cell: Cell, data: xr.DataArray, split: str = "all", *, reference: bool = False) -> Curve:
-    """The curve of a (seed, step) array, thinned to at most about `MOST_POINTS` steps, the last one kept."""
+def curve(
+    cell: Cell, data: xr.DataArray, split: str = "all", *, reference: bool = False, most: int = MOST_POINTS
+) -> Curve:
+    """The curve of a (seed, step) array, thinned to at most about `most` steps, the last one kept."""
     data = data.transpose("seed", "step")
-    keep = thin(data.sizes["step"])
+    keep = thin(data.sizes["step"], most)
     return Curve(
         cell=cell,
         split=split,

@@ -89,16 +89,17 @@ function shown(trace, choice) {
   return { z: Array.from({ length: flat.length / width }, (_, row) => flat.slice(row * width, (row + 1) * width)) };
 }
 
-function visible({ array, cell, seed }) {
+/** Each seed's own trace is shown on demand; where seeds are points `apart`, there is no mean to show instead. */
+function visible({ array, cell, seed, apart }) {
   if (state.hidden.has(cell)) return false;
   if (array) return true;
-  if (typeof seed === "number") return state.seed === "each" || seed === state.seed;
+  if (typeof seed === "number") return seed === state.seed || (apart ? averaging() : state.seed === "each");
   return seed !== "mean" || averaging();
 }
 
 /** What the deck decides of every line: whether it is there, and its weight; a selected seed stands out. */
 function looks(panel) {
-  const selected = (t) => t.meta.seed === state.seed;
+  const selected = (t) => !averaging() && t.meta.seed === state.seed;
   return {
     visible: panel.data.map((t) => visible(t.meta)),
     opacity: panel.data.map((t, i) => (selected(t) ? 1 : panel.weights[i].opacity)),
@@ -128,7 +129,7 @@ function cursor() {
 function draw(panel) {
   if (panel.training && report.steps.length) panel.layout.shapes = [...(panel.layout.shapes ?? []), cursor()];
   Plotly.newPlot(panel.div, panel.data, panel.layout, config);
-  if (panel.training) panel.div.on("plotly_click", (event) => select(nearest(event.points[0].x)));
+  if (panel.training && report.steps.length) panel.div.on("plotly_click", (event) => select(nearest(event.points[0].x)));
   panel.drawn = { step: state.step, lines: "", table: "" };
 }
 
@@ -235,9 +236,11 @@ function chooseSeed() {
 }
 
 function toggleCell(chip) {
-  const cell = Number(chip.dataset.cell);
-  if (toggle(chip)) state.hidden.delete(cell);
-  else state.hidden.add(cell);
+  const on = toggle(chip);
+  for (const cell of chip.dataset.cell.split(" ").map(Number)) {
+    if (on) state.hidden.delete(cell);
+    else state.hidden.add(cell);
+  }
   document.querySelectorAll(".panel[data-cell]").forEach((box) => { box.hidden = state.hidden.has(Number(box.dataset.cell)); });
   panels.filter((p) => p.drawn && !p.box.hidden).forEach((p) => Plotly.Plots.resize(p.div));
   refresh();

@@ -1,15 +1,15 @@
 """`mech-grok sweep`: from a study to all of its cells done, and a report over them."""
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from mech_grok.config import CellConfig
 from mech_grok.errors import UserError
 from mech_grok.progress import say
 from mech_grok.study_config import StudyConfig
+from mech_grok.sweep.asked import Asked
 from mech_grok.sweep.cells import Cell
 from mech_grok.sweep.costs.estimate import Cost, costs
 from mech_grok.sweep.display.plan import plan_lines
@@ -25,25 +25,6 @@ from mech_grok.sweep.workers.local_engine import LocalEngine
 from mech_grok.sweep.workers.resources import Layout, check_shares, workers
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Where and how the cells are to be worked on.
-
-    Attributes:
-        engine: processes of this machine, or tasks of a Ray cluster.
-        workers: at once; None: as many as the machine carries. Of this machine only.
-        cpus: CPU threads of each; None: as many as there are for each.
-        gpus: GPUs of each, which may be a fraction.
-        shard: which share of the cells, of how many.
-    """
-
-    engine: Literal["local", "ray"] = "local"
-    workers: int | None = None
-    cpus: int | None = None
-    gpus: float = 0.0
-    shard: tuple[int, int] = (1, 1)
-
-
 def plan_sweep(study: StudyConfig, root: str, asked: Asked) -> list[str]:
     """What `sweep_study` would do, as text. Runs and writes nothing."""
     todo = _Todo.of(study, root, asked)
@@ -55,8 +36,19 @@ def plan_sweep(study: StudyConfig, root: str, asked: Asked) -> list[str]:
 def sweep_study(study: StudyConfig, root: str, asked: Asked, command: str) -> bool:
     """Do what is missing of a study's cells (or of one share), then write the report if all are complete.
 
+    Returns, and raises, what `sweep_cells` does.
+    """
+    complete = sweep_cells(study, root, asked, command)
+    if complete:
+        _report(StudyPlace.below(study, root))
+    return complete
+
+
+def sweep_cells(study: StudyConfig, root: str, asked: Asked, command: str) -> bool:
+    """Do what is missing of a study's cells, and say how many are complete.
+
     Returns:
-        Whether every cell of the share is complete.
+        Whether every cell that was asked for is complete.
 
     Raises:
         UserError: a run directory holds another config, or what was asked for is not there.
@@ -68,10 +60,7 @@ def sweep_study(study: StudyConfig, root: str, asked: Asked, command: str) -> bo
     if cells:
         sweep(cells, _engine(asked, todo.layout, cells), shown(todo.place.folder))
     say("\n".join(summary(cells, already=len(todo.cells) - len(cells))))
-    complete = all(cell.state == "done" for cell in cells)
-    if complete:
-        _report(todo.place)
-    return complete
+    return all(cell.state == "done" for cell in cells)
 
 
 @dataclass(frozen=True)
@@ -87,11 +76,11 @@ class _Todo:
     @classmethod
     def of(cls, study: StudyConfig, root: str, asked: Asked) -> "_Todo":
         place = StudyPlace.below(study, root)
-        cells = share(place.cells, *asked.shard)
+        cells = share(_chosen(place, asked.only), *asked.shard)
         states = place.states(cells)
         unfinished = [run for run, state in states.items() if not state.is_complete]
         layout = _layout(asked, [cells[run] for run in unfinished])
-        costs_of = costs(cells, study.stages, study.probes, layout.threads)
+        costs_of = costs(cells, {run: study.work_of(run.name) for run in cells}, layout.threads)
         return cls(place, cells, states, costs_of, layout)
 
     def as_jobs(self, command: str) -> list[Cell]:
@@ -101,12 +90,12 @@ class _Todo:
         for run, state in self.states.items():
             if state.is_complete:
                 continue
-            config, cost = self.cells[run], self.costs[run]
+            config, cost, work = self.cells[run], self.costs[run], study.work_of(run.name)
             job = Job(
                 place=self.place.place_of(run),
                 config=config,
-                stages=study.stages,
-                probes=study.probes,
+                stages=work.stages,
+                probes=work.probes,
                 threads=config.training.threads or self.layout.threads,
                 sweep=token,
                 command=command,
@@ -117,6 +106,10 @@ class _Todo:
             )
             cells.append(Cell(job, {stage: seconds[stage] for stage in state.missing}, {"train": trained}))
         return cells
+
+
+def _chosen(place: StudyPlace, only: Collection[str] | None) -> dict[Path, CellConfig]:
+    return {run: config for run, config in place.cells.items() if only is None or run.name in only}
 
 
 def _layout(asked: Asked, unfinished: list[CellConfig]) -> Layout:
@@ -150,7 +143,7 @@ def _engine(asked: Asked, layout: Layout, cells: Iterable[Cell]) -> Engine:
 
 def _report(place: StudyPlace) -> None:
     """Write the report if no cell of the whole study is left, whoever did the others."""
-    states = place.again().states(place.cells)
+    states = place.states(place.cells)
     left = [run.name for run, state in states.items() if not state.is_complete]
     if left:
         say(f"no report yet: {len(left)} of {len(states)} cells are not complete, such as {left[0]}")

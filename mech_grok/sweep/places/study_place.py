@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from mech_grok.config import CellConfig
@@ -48,10 +48,6 @@ class StudyPlace:
         here = Path(root) / study.study
         return cls(study, os.path.abspath(here), here)
 
-    def again(self) -> "StudyPlace":
-        """The same, with what has come to a remote folder since."""
-        return replace(self, here=fetch(self.folder)) if is_remote(self.folder) else self
-
     @property
     def cells(self) -> dict[Path, CellConfig]:
         """Run directory here -> config, in the study's order."""
@@ -74,10 +70,11 @@ class StudyPlace:
         return {run: self._state(run, cell) for run, cell in cells.items()}
 
     def _state(self, run: Path, cell: CellConfig) -> CellState:
+        work = self.study.work_of(run.name)
         try:
-            return cell_state(run, cell, self.study.stages, self.study.probes)
+            return cell_state(run, cell, work.stages, work.probes)
         except UserError:
-            return CellState(-1, self.study.stages)
+            return CellState(-1, work.stages)
 
     def begin(self) -> None:
         """Write the study beside its cells."""

@@ -1,38 +1,27 @@
-"""The command line. Nothing heavy is imported before a command needs it, so that help is instant."""
+"""The commands on cells and runs: the main job, its stages one by one, and what is done with trained runs."""
 
-import os
 import shlex
-import signal
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import Parameter
 
+from mech_grok.cli.app import (
+    Config,
+    DryRun,
+    Out,
+    Override,
+    PrintConfig,
+    Resume,
+    SameOverride,
+    Where,
+    app,
+    command_line,
+)
 from mech_grok.errors import UserError
-from mech_grok.signals import Interrupted, Terminated, unwinding
 
 if TYPE_CHECKING:
     from mech_grok.study import Target
-
-app = App(
-    name="mech-grok",
-    help="Train small transformers on modular arithmetic with normalisation on chosen pathways, probe them, "
-    "ablate the pathways, and write an interactive report.",
-    version=lambda: __import__("importlib.metadata").metadata.version("mech-grok"),
-    help_format="plaintext",
-    result_action="return_value",
-    suppress_keyboard_interrupt=False,
-)
-
-Where = Annotated[Path, Parameter(help="A config file (.yaml), a run directory, or a folder of runs.")]
-Config = Annotated[Path, Parameter(help="A study's config file, for example configs/quickstart.yaml.")]
-Override = Annotated[str, Parameter(help="Changes to the config: training.steps=500 model.placement=M")]
-SameOverride = Annotated[str, Parameter(help="Changes to the config, as given to train.")]
-Out = Annotated[Path, Parameter(help="Where runs live: OUT/<study>/<cell>/.")]
-Resume = Annotated[bool, Parameter(negative="", help="Continue unfinished runs from their last checkpoint.")]
-PrintConfig = Annotated[bool, Parameter(negative="", help="Print the effective config as YAML and stop.")]
-DryRun = Annotated[bool, Parameter(negative="", help="Say what would be done and stop.")]
 
 
 @app.command
@@ -50,7 +39,7 @@ def run(
 
     target = study_target(read_study(config, overrides), out)
     if _goes_on(target, print_config, dry_run):
-        print(f"report: {run_target(target, resume, _command('run', config, overrides, out))}")
+        print(f"report: {run_target(target, resume, command_line('run', config, overrides, out))}")
 
 
 @app.command
@@ -67,7 +56,7 @@ def train(
 
     found = find_target(target, overrides, out)
     if _goes_on(found, print_config, dry_run):
-        for trained in train_target(found, resume, _command("train", target, overrides, out)):
+        for trained in train_target(found, resume, command_line("train", target, overrides, out)):
             print(f"run: {trained.path}")
 
 
@@ -158,51 +147,6 @@ def surgery(
         print(f"report: {report_fork(target)}")
 
 
-@app.command
-def sweep(
-    study: Config,
-    *overrides: Override,
-    out: Annotated[
-        str,
-        Parameter(help="Where runs live: OUT/<study>/<cell>/; a folder, or a URL such as s3://bucket/runs."),
-    ] = "runs",
-    plan: Annotated[
-        bool, Parameter(negative="", help="Say which cells, how long and how much disk, and stop.")
-    ] = False,
-    engine: Annotated[
-        Literal["local", "ray"],
-        Parameter(
-            help="Processes of this machine, or the Ray cluster at RAY_ADDRESS (else one of this machine)."
-        ),
-    ] = "local",
-    workers: Annotated[
-        int | None, Parameter(help="Cells at once on this machine. [default: as many as it carries]")
-    ] = None,
-    cpus: Annotated[
-        int | None, Parameter(help="CPU threads of each cell. [default: cores divided by cells; Ray: 1]")
-    ] = None,
-    gpus: Annotated[
-        float | None,
-        Parameter(help="GPUs of each cell; 0.25: four cells share one. [default: 1 with device cuda]"),
-    ] = None,
-    shard: Annotated[str, Parameter(help="Do only share i of N, as i/N: one task of a Slurm array.")] = "1/1",
-) -> None:
-    """The same as run, on many workers: every cell of a study that is not complete yet, several at once.
-
-    Can be repeated at any time and run by several machines at once: no cell is trained twice.
-    """
-    from mech_grok.config_file import read_study
-    from mech_grok.sweep.shards import parse_shard
-    from mech_grok.sweep.study_sweep import Asked, plan_sweep, sweep_study
-
-    config = read_study(study, overrides)
-    asked = Asked(engine, workers, cpus, gpus or 0.0, parse_shard(shard))
-    if plan:
-        print("\n".join(plan_sweep(config, out, asked)))
-    elif not sweep_study(config, out, asked, _command("sweep", study, overrides, out)):
-        raise SystemExit(1)
-
-
 @app.command(name="ls")
 def list_runs(folder: Annotated[str, Parameter(help="Where to look: a folder or a URL.")] = "runs") -> None:
     """Studies with the state of every cell, and other runs: placement, seeds, steps, generalisation step."""
@@ -246,39 +190,3 @@ def _goes_on(target: "Target", print_config: bool, dry_run: bool) -> bool:
     if dry_run or not print_config:
         say("\n".join(plan(target)))
     return not (print_config or dry_run)
-
-
-def _command(name: str, target: Path, overrides: tuple[str, ...], out: Path | str) -> str:
-    """The command that was given, as a shell would take it again."""
-    where = [] if str(out) == "runs" else ["--out", str(out)]
-    return shlex.join(["mech-grok", name, str(target), *overrides, *where])
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
-    # Idle OpenMP threads that spin slow everything down many times over when another process wants the core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        with unwinding():
-            app(arguments, exit_on_error=False, print_error=False)
-            sys.stdout.flush()
-    except CycloptsError as error:
-        command = " ".join(["mech-grok", *(error.command_chain or ())])
-        _stop(f"{' '.join(str(error).split())} See {command} --help.", 2)
-    except UserError as error:
-        _stop(str(error), 2)
-    except (Interrupted, Terminated) as error:
-        _stop(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _stop("interrupted", 128 + signal.SIGINT)
-    except BrokenPipeError:
-        # Whoever read the output has gone; what is still buffered for it must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(128 + signal.SIGPIPE) from None
-    except OSError as error:
-        _stop(f"{error.filename or 'writing'}: {error.strerror or error}", 2)
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    print(f"mech-grok: {message}", file=sys.stderr)
-    raise SystemExit(code)

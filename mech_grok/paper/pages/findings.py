@@ -1,0 +1,40 @@
+"""What was found about each claim of a figure, as its page and the index show it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mech_grok.paper.claims import Claim
+from mech_grok.paper.measures import Measured
+from mech_grok.paper.pages.wording import counted, typeset
+
+
+@dataclass(frozen=True)
+class ShownFinding:
+    """A claim and what was found; the texts are HTML.
+
+    Attributes:
+        verdict: in a word; `kind` the same as the name of a class.
+        seeds: over how many, in words; empty if none.
+    """
+
+    claim: str
+    verdict: str
+    kind: str
+    text: str
+    seeds: str
+
+
+def findings(claims: Sequence[Claim], measured: Measured) -> list[ShownFinding]:
+    """Every claim, checked."""
+    return [_found(claim, measured) for claim in claims]
+
+
+def _found(claim: Claim, measured: Measured) -> ShownFinding:
+    finding = claim.check(measured)
+    return ShownFinding(
+        claim=typeset(claim.text),
+        verdict=finding.verdict,
+        kind=finding.verdict.replace(" ", "-"),
+        text=typeset(finding.text),
+        seeds=f"over {counted(finding.seeds, 'seed')}" if finding.seeds else "",
+    )

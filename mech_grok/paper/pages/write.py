@@ -1,0 +1,96 @@
+"""The folder of pages: one for each figure, an index, and plotly's script. They open from a file, offline."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from mech_grok.paper import limits
+from mech_grok.paper.figures import FIGURES
+from mech_grok.paper.measures import Measured
+from mech_grok.paper.pages.comparison import blocks, csv_rows
+from mech_grok.paper.pages.overview import overview
+from mech_grok.paper.pages.provenance import definitions, differences, provenance
+from mech_grok.paper.pages.shown import chips
+from mech_grok.paper.pages.view import FigureView, figure_view, sections
+from mech_grok.paper.pages.wording import typeset
+from mech_grok.paper.published import published
+from mech_grok.paper.results import Result, measured
+from mech_grok.report.render import embedded, environment, resource, script_json, write_whole
+
+HERE = "mech_grok.paper.pages"
+
+
+def write_pages(results: Mapping[str, Result], folder: Path) -> Path:
+    """Write `index.html`, a page for each figure and `plotly.min.js`; the path of the first.
+
+    The same results give the same files, byte for byte.
+
+    Args:
+        results: cell's name -> what was measured of it; cells may be missing, and so may seeds and curves.
+        folder: made if it is not there.
+    """
+    templates, curves = environment(HERE), measured(results)
+    templates.filters["typeset"] = lambda text: Markup(typeset(text))
+    views = [figure_view(figure, results, curves, published()) for figure in FIGURES]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "plotly.min.js", get_plotlyjs())
+    for view in views:
+        write_whole(folder / view.file, _figure_page(templates, view, results, curves))
+    return write_whole(folder / "index.html", _index(templates, views))
+
+
+def _figure_page(
+    templates: jinja2.Environment, view: FigureView, results: Mapping[str, Result], curves: Measured
+) -> str:
+    drawn = sections(view, curves)
+    cells = list(chain.from_iterable(group.drawn for group in view.groups))
+    scripts = [
+        resource("download.js"),
+        *([resource("page.js")] if drawn else []),
+        resource("comparison.js", HERE),
+    ]
+    return templates.get_template("figure.html.jinja").render(
+        view=view,
+        title=Markup(typeset(view.figure.title)),
+        description=view.description,
+        lede=Markup(typeset(view.description)),
+        sections=drawn,
+        chips=chips(view.groups),
+        seeds=[seed for seed in view.values.seeds if any(seed in s for s in view.coverage.seeds.values())],
+        blocks=blocks(view.rows, view.groups, view.values.rules),
+        compared=script_json({"rows": csv_rows(view.rows), "name": f"{view.figure.name}-published"}),
+        terms=definitions(view.figure, view.values),
+        differences=differences(view.figure),
+        made=provenance(view.groups, results),
+        css=_css(),
+        scripts=scripts,
+        data=embedded(drawn, cells) if drawn else "",
+    )
+
+
+def _index(templates: jinja2.Environment, views: Sequence[FigureView]) -> str:
+    return templates.get_template("index.html.jinja").render(
+        views=views,
+        overview=overview(views),
+        values=published(),
+        limits=limits,
+        title="Every figure, run again",
+        description=_INDEX,
+        css=_css(),
+        scripts=[],
+        data="",
+    )
+
+
+_INDEX = (
+    "The figures of “Explaining Grokking in Transformers through the Lens of Inductive Bias” (Singh, Misra "
+    "and Orvieto): every claim checked, and every published number beside ours."
+)
+
+
+def _css() -> Markup:
+    return resource("page.css") + resource("paper.css", HERE)
