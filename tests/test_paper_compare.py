@@ -281,25 +281,21 @@ def test_the_table_of_figure_2() -> None:
     assert sum(row.quantity == "c_fourier" for row in rows) == 4 * 9
 
 
-def test_without_all_published_seeds_nothing_is_judged() -> None:
+def test_a_row_without_all_published_seeds_says_so() -> None:
     whole = exactly_as_published("fig2")
     rows = figure_rows(find_figure("fig2"), {key: c.isel(seed=[0, 1]) for key, c in whole.items()})
-    assert {row.inside for row in rows} == {None}
-    assert rows[0].ours == "456, 789"
-    assert all("3 of 5 seeds missing" in row.note for row in rows[1:])
+    assert (rows[0].ours, rows[0].inside) == ("456, 789", None)
+    assert all("over 2 of 5 seeds" in row.note for row in rows[1:])
+    assert {row.inside for row in rows if row.quantity == "c_fourier"} == {True}
 
 
-def test_what_lacks_a_seed_is_not_judged_and_the_rest_is() -> None:
+def test_only_what_lacks_a_seed_says_so() -> None:
     measured = exactly_as_published("fig2")
     measured["off", "c_fourier"] = measured["off", "c_fourier"].isel(seed=[0, 1])
     rows = figure_rows(find_figure("fig2"), measured)
-    at_end = {row.cell: row.inside for row in rows if row.step == 10_000}
-    assert at_end == {"mlp-pre": True, "pre": True, "attn-pre": True, "off": None}
-    verdicts = {(row.quantity, row.cell): row.inside for row in rows}
-    assert verdicts["generalisation_step", "off"] is True
-    assert verdicts["order of generalisation_step", ""] is True
-    assert verdicts["order of c_fourier", ""] is None
-    assert verdicts["seeds and splits", ""] is None
+    fewer = {(row.quantity, row.cell) for row in rows if "over 2 of 5 seeds" in row.note}
+    assert fewer == {("c_fourier", "off"), ("order of c_fourier", "")}
+    assert rows[0].inside is None
 
 
 def test_many_pairs_that_are_not_known_are_counted() -> None:
@@ -346,12 +342,12 @@ def test_a_peak_takes_the_whole_training() -> None:
     assert (row(9_000, 6.1).inside, row(9_000, 6.1).note) == (None, "measured until step 9,000 of 10,000")
 
 
-@pytest.mark.parametrize(("ours", "inside"), [(7500, True), (7510, False), (4500, True), (4490, False)])
-def test_a_step_read_off_a_figure_has_the_limit_of_any_step(ours: int, inside: bool) -> None:
+@pytest.mark.parametrize(("ours", "inside"), [(6600, True), (6610, False), (5400, True), (5390, False)])
+def test_a_step_read_off_a_figure_has_a_narrower_limit(ours: int, inside: bool) -> None:
     cell = "off_lr=0.005_weight_decay=0.2"
     rows = figure_rows(find_figure("fig4"), {(cell, "test_accuracy"): accuracy(*[ours] * 5)})
     (row,) = (row for row in rows if row.cell == cell and row.quantity == "generalisation_step")
-    assert (row.published, row.limit, row.inside) == (6000, "within 25%", inside)
+    assert (row.published, row.limit, row.inside) == (6000, "within 10%", inside)
 
 
 def test_every_number_has_a_measure() -> None:

@@ -8,13 +8,13 @@ import xarray as xr
 from mech_grok.paper.figures import Figure
 from mech_grok.paper.limits import (
     ENTROPY_WITHIN,
-    STEP_WITHIN,
     VALUE_WITHIN,
     band_text,
     close,
     in_band,
     near,
     same_step,
+    step_within,
 )
 from mech_grok.paper.measures import MEASURES, Measured, last_step, matching_step, means
 from mech_grok.paper.orders import order_row, series_order_row
@@ -25,8 +25,8 @@ from mech_grok.paper.row import Row
 def figure_rows(figure: Figure, measured: Measured, values: Published | None = None) -> list[Row]:
     """The table of a figure: seeds, numbers, curves at their published steps, orders; empty if none is known.
 
-    Ours are means over the published seeds alone. A row whose curve lacks one of them is not judged: the
-    published means and bands are over all.
+    Ours are means over the published seeds alone. The published means and bands are over all of these; a row
+    whose curve lacks some of them is judged, and says over how many it is.
 
     Args:
         measured: cells and curves may be missing; so may seeds and steps.
@@ -39,13 +39,13 @@ def figure_rows(figure: Figure, measured: Measured, values: Published | None = N
     ours = {key: _of_published_seeds(curve, values) for key, curve in measured.items() if key[0] in shown}
     rows = [_seeds_row(ours, values)]
     for row in chain(_number_rows(values, ours), _series_rows(values, ours)):
-        rows.append(_judged_by_all_seeds(row, [row.cell], row.quantity, ours, values))
+        rows.append(_with_seeds(row, [row.cell], row.quantity, ours, values))
     for order in values.orders:
         row, cells = order_row(order, ours), list(chain(*order.first_to_last))
-        rows.append(_judged_by_all_seeds(row, cells, order.quantity, ours, values))
+        rows.append(_with_seeds(row, cells, order.quantity, ours, values))
     for series in values.series:
-        row = series_order_row(series, ours)
-        rows.append(_judged_by_all_seeds(row, series.cells, series.quantity, ours, values))
+        if row := series_order_row(series, ours):
+            rows.append(_with_seeds(row, series.cells, series.quantity, ours, values))
     return rows
 
 
@@ -69,14 +69,12 @@ def _seeds_row(ours: Measured, values: Published) -> Row:
     )
 
 
-def _judged_by_all_seeds(
-    row: Row, cells: Collection[str], quantity: str, ours: Measured, values: Published
-) -> Row:
-    """The row, without its verdict if the quantity's curve of one of the cells lacks a seed."""
+def _with_seeds(row: Row, cells: Collection[str], quantity: str, ours: Measured, values: Published) -> Row:
+    """The row, with a note if the quantity's curve of one of the cells lacks a seed."""
     curve = MEASURES[quantity].curve if quantity in MEASURES else quantity
     held = [ours[cell, curve].sizes["seed"] for cell in cells if (cell, curve) in ours]
-    lacking = len(values.seeds) - min(held, default=len(values.seeds))
-    return row.unjudged(f"{lacking} of {len(values.seeds)} seeds missing") if lacking else row
+    fewest, all_of_them = min(held, default=len(values.seeds)), len(values.seeds)
+    return row.noted(f"over {fewest} of {all_of_them} seeds") if fewest < all_of_them else row
 
 
 def _number_rows(values: Published, ours: Measured) -> Iterator[Row]:
@@ -102,7 +100,7 @@ def _number_rows(values: Published, ours: Measured) -> Iterator[Row]:
 
 
 def _within(numbers: PublishedNumbers) -> float:
-    return STEP_WITHIN if MEASURES[numbers.quantity].is_first_time else VALUE_WITHIN
+    return step_within(numbers.kind) if MEASURES[numbers.quantity].is_first_time else VALUE_WITHIN
 
 
 def _number_verdict(

@@ -41,8 +41,11 @@ def order_row(order: PublishedOrder, measured: Measured) -> Row:
     )
 
 
-def series_order_row(series: PublishedSeries, measured: Measured) -> Row:
-    """Cells by their curve's mean at each published step, wherever the published curves have an order."""
+def series_order_row(series: PublishedSeries, measured: Measured) -> Row | None:
+    """Cells by their curve's mean at each published step, wherever the published curves have an order.
+
+    None if they have none anywhere.
+    """
     curves = {cell: measured.get((cell, series.quantity)) for cell in series.cells}
     ours = {cell: {} if curve is None else means(curve) for cell, curve in curves.items()}
     swapped: list[str] = []
@@ -54,6 +57,8 @@ def series_order_row(series: PublishedSeries, measured: Measured) -> Row:
             same = _is_same_order(series, pair, i, ours)
             if not same:
                 (unknown if same is None else swapped).append(f"{' and '.join(pair)} at {step}")
+    if not count:
+        return None
     return Row(
         quantity=f"order of {series.quantity}",
         cell="",
@@ -61,7 +66,7 @@ def series_order_row(series: PublishedSeries, measured: Measured) -> Row:
         ours=f"{count - len(swapped) - len(unknown)} the same",
         published=f"{count} pairs of cells that can be told apart, over {len(series.steps)} steps",
         limit="the same order at every published step",
-        inside=False if swapped else None if unknown or not count else True,
+        inside=False if swapped else None if unknown else True,
         note=_note(swapped, unknown),
         source=f"{series.kind}: {series.where}",
     )

@@ -31,9 +31,9 @@ class Row:
     note: str = ""
     source: str = ""
 
-    def unjudged(self, why: str) -> "Row":
-        """The row without its verdict."""
-        return replace(self, inside=None, note=joined([self.note, why]))
+    def noted(self, what: str) -> "Row":
+        """The row with one more note."""
+        return replace(self, note=joined([self.note, what]))
 
 
 def joined(notes: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from mech_grok.generalisation import StepBySeed
-from mech_grok.paper.limits import STEP_WITHIN
+from mech_grok.paper.limits import step_within
 from mech_grok.paper.measures import MEASURES, Measured, last_step
 from mech_grok.paper.pages.seeds import step_by_seed
 from mech_grok.paper.pages.shown import ShownGroup
@@ -99,7 +99,8 @@ def _caption(is_measured: bool, is_published: bool) -> str:
     )
     published = (
         " Below them, a diamond is the published step and its bar what counts as the same: within "
-        f"{STEP_WITHIN:.0%}."
+        f"{step_within('data file'):.0%} of a step from a data file, "
+        f"{step_within('read off a figure'):.0%} of one that was read off a figure."
         if is_published
         else ""
     )
@@ -171,11 +172,11 @@ def _published_trace(cell: Cell, published: PublishedStep, y: float, horizon: in
         words = f"not by {horizon:,}"
         return _text(cell, f"published: {words}", ["published"], y, f"◇ {words}", horizon)
     mark = {"symbol": "diamond", "size": 9.5, "color": "#ffffff", "line": {"width": 1.8, "color": INK}}
-    says = f"published ({published.kind})<br>step %{{x:,}}, the same within {STEP_WITHIN:.0%}"
+    says = f"published ({published.kind})<br>step %{{x:,}}, the same within {step_within(published.kind):.0%}"
     trace = _trace(cell, "published", {"published": published.step}, y, mark, says)
     reach = {
         "type": "data",
-        "array": [STEP_WITHIN * published.step],
+        "array": [step_within(published.kind) * published.step],
         "color": INK,
         "thickness": 1.2,
         "width": 4,
