@@ -98,8 +98,9 @@ def test_everything_patched_is_the_clean_model_exactly(clean: str, corrupted: st
     everything = found.sel(component="everything")
     for measure in MEASURES:
         np.testing.assert_array_equal(everything[measure], found[f"clean_{measure}"])
-        gap = found[f"clean_{measure}"] != found[f"corrupted_{measure}"]
-        assert (everything[f"{measure}_recovered"].values[gap] == 1.0).all()
+        ends = found[f"clean_{measure}"].values, found[f"corrupted_{measure}"].values
+        apart = ~np.isclose(*ends, rtol=2 * SMALLEST_GAP, atol=0)  # two measures may nearly agree by chance
+        assert (everything[f"{measure}_recovered"].values[apart] == 1.0).all()
     assert (everything["loss_recovered"] == 1.0).all()
 
 
