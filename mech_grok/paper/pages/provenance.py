@@ -8,7 +8,7 @@ from mech_grok.config import CellConfig
 from mech_grok.config_file import to_yaml
 from mech_grok.paper.figures import Figure
 from mech_grok.paper.pages.comparison import quantity_title
-from mech_grok.paper.pages.onset import ONSET
+from mech_grok.paper.pages.onset import STRUCTURES
 from mech_grok.paper.pages.quantities import QUANTITIES
 from mech_grok.paper.pages.shown import ShownCell, ShownGroup, by_name
 from mech_grok.paper.pages.wording import full_label, lowered, sentence, typeset
@@ -40,18 +40,14 @@ def differences(figure: Figure) -> list[str]:
 def definitions(figure: Figure, values: Published) -> list[tuple[str, str]]:
     """(term, HTML) of every curve that is drawn, and of every published quantity by the paper's own rule."""
     curves = [(QUANTITIES[name].title, QUANTITIES[name].definition) for name in figure.curves]
-    onset = [ONSET] if shows_onset(figure) else []
+    shown = [STRUCTURES[name] for name in figure.curves if name in STRUCTURES]
+    onset = [(structure.title.partition(",")[0], structure.definition) for structure in shown]
     quantities = dict.fromkeys(entry.quantity for entry in (*values.numbers, *values.series))
     rules = [(f"{quantity_title(q)}, published", typeset(sentence(values.rules[q]))) for q in quantities]
     terms: dict[str, list[str]] = {}
     for term, text in (*curves, *onset, *rules):
         terms[text] = [*terms[text], lowered(term)] if text in terms else [term]
     return [(", ".join(names), text) for text, names in terms.items()]
-
-
-def shows_onset(figure: Figure) -> bool:
-    """Whether a figure is about compressibility and generalisation."""
-    return figure.scatter is not None and "effective_rank" in figure.scatter
 
 
 # ---- trainings ------------------------------------------------------------------------------------------

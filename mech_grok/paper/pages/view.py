@@ -11,8 +11,7 @@ from mech_grok.paper.pages.coverage import Coverage, coverage
 from mech_grok.paper.pages.curve_figures import curve_figures
 from mech_grok.paper.pages.findings import ShownFinding, findings
 from mech_grok.paper.pages.milestones import milestones_figure
-from mech_grok.paper.pages.onset import onset_figure
-from mech_grok.paper.pages.provenance import shows_onset
+from mech_grok.paper.pages.onset import STRUCTURES, onset_figure
 from mech_grok.paper.pages.quantities import spoken
 from mech_grok.paper.pages.scatter import scatter_figure
 from mech_grok.paper.pages.shown import ShownGroup, shown_groups
@@ -97,8 +96,8 @@ def sections(view: FigureView, measured: Measured) -> list[Section]:
     groups, values = view.groups, view.values
     scatter, horizon = view.figure.scatter, max(view.coverage.steps, 1)
     related = [scatter_figure(scatter, groups, measured)] if scatter else []
-    if shows_onset(view.figure):
-        related.append(onset_figure(groups, measured, horizon))
+    appearing = [STRUCTURES[curve] for curve in view.figure.curves if curve in STRUCTURES]
+    related += [onset_figure(structure, groups, measured, horizon) for structure in appearing]
     found = (
         _section(
             "generalisation", "Generalisation", _GENERALISATION, [milestones_figure(groups, measured, values)]
