@@ -57,7 +57,7 @@ def _render(runs: Sequence[Run], title: str, description: str, command: str) -> 
             made=list(zip(identify(runs), runs, map(_yaml, runs), strict=True)),
             environment_keys=ENVIRONMENT,
             css=resource("page.css"),
-            scripts=[resource(name) for name in ("download.js", "page.js")],
+            scripts=[resource(name) for name in ("download.js", "arrays.js", "page.js")],
             data=embedded(sections, (*identify(runs), *guests(runs))),
         )
     )

@@ -50,7 +50,7 @@ def _figure_page(
     cells = list(chain.from_iterable(group.drawn for group in view.groups))
     scripts = [
         resource("download.js"),
-        *([resource("page.js")] if drawn else []),
+        *([resource("arrays.js"), resource("page.js")] if drawn else []),
         resource("comparison.js", HERE),
     ]
     return templates.get_template("figure.html.jinja").render(
