@@ -33,6 +33,8 @@ from mech_grok.task import Split
 from mech_grok.training.checkpoints import check_shapes, check_step, load_tensors, saved_steps, weights_path
 
 if TYPE_CHECKING:
+    import plotly.graph_objects  # only figures need it
+
     import mech_grok.model  # TransformerLens takes seconds to import; only models need it
 
 
@@ -144,6 +146,18 @@ class Run:
         bad |= metrics.evaluated.values & ~np.isfinite(metrics.test_loss.values)
         steps = metrics.step.values
         return {s: int(steps[b.argmax()]) for s, b in zip(self.seeds, bad, strict=True) if b.any()}
+
+    def figure(self, name: str) -> "plotly.graph_objects.Figure":
+        """A figure of this run's report, such as `attention_entropy` or `learning`, for a notebook.
+
+        What a page's slider would choose is at the last checkpoint, and the mean over seeds.
+
+        Raises:
+            UserError: there is no such figure; the message has all names that there are.
+        """
+        from mech_grok.report.one_figure import find_figure, plotly_figure, report_figures
+
+        return plotly_figure(find_figure(report_figures([self]), name))
 
     def model(self, seed: int | None = None, step: int | None = None) -> "mech_grok.model.GrokTransformer":
         """The model of one seed (default: the first) at one checkpoint (default: the last)."""

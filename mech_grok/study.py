@@ -173,6 +173,19 @@ def recorded_runs(target: Target) -> "list[mech_grok.run.Run]":
     return [Run(path) for path in target.cells]
 
 
+def evaluated_runs(target: Target) -> "list[mech_grok.run.Run]":
+    """The runs of a target, each with an evaluated step at least.
+
+    Raises:
+        UserError: a run has none yet, or a cell has no run.
+    """
+    runs = recorded_runs(target)
+    for run in runs:
+        if not run.is_evaluated:
+            raise UserError(f"{run.path}: no evaluated training step recorded yet; train it first")
+    return runs
+
+
 def report_target(target: Target) -> Path:
     """One report over the runs of a target, at `report/index.html` in its folder; returns its path.
 
@@ -181,10 +194,7 @@ def report_target(target: Target) -> Path:
     """
     from mech_grok.report import study_report
 
-    runs = recorded_runs(target)
-    for run in runs:
-        if not run.is_evaluated:
-            raise UserError(f"{run.path}: no evaluated training step recorded yet; train it first")
+    runs = evaluated_runs(target)
     study = target.study or _study_in(target.folder)
     return study_report(
         runs,

@@ -105,11 +105,30 @@ def ablate(target: Where, *overrides: SameOverride, out: Out = Path("runs")) -> 
 
 
 @app.command
-def report(target: Where, *overrides: SameOverride, out: Out = Path("runs")) -> None:
+def report(
+    target: Where,
+    *overrides: SameOverride,
+    export: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            negative="",
+            consume_multiple=True,
+            help="Write figures instead: files such as entropy.svg, learning.pdf, patterns.png; or a folder, "
+            "for all of them as SVG.",
+        ),
+    ] = (),
+    out: Out = Path("runs"),
+) -> None:
     """Write one interactive page over runs, into `report/` of their study or of the folder named."""
-    from mech_grok.study import find_target, report_target
+    from mech_grok.study import evaluated_runs, find_target, report_target
 
-    print(f"report: {report_target(find_target(target, overrides, out))}")
+    found = find_target(target, overrides, out)
+    if not export:
+        print(f"report: {report_target(found)}")
+        return
+    from mech_grok.report.export import export_figures
+
+    print("\n".join(f"figure: {path}" for path in export_figures(evaluated_runs(found), export)))
 
 
 @app.command

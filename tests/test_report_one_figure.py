@@ -1,0 +1,128 @@
+"""Single figures of a report: by name, with all panels in one Plotly figure, and as files."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pytest
+from plotly.subplots import make_subplots
+
+from mech_grok.errors import UserError
+from mech_grok.report.export import export_figures
+from mech_grok.report.one_figure import find_figure, plotly_figure, report_figures
+from mech_grok.report.tile import tiled
+from tests.fake_runs import fake_run
+
+RUNS = [fake_run("mlp-pre", "mlp", late=600), fake_run("off", "", late=9000)]
+
+
+def lines(*heights: float) -> go.Figure:
+    return go.Figure(go.Scatter(x=[0, 1], y=heights, name="one"), layout={"height": 200})
+
+
+def domains(figure: go.Figure, letter: str) -> list[tuple[float, ...]]:
+    axes = figure.select_xaxes() if letter == "x" else figure.select_yaxes()
+    return [tuple(axis.domain) for axis in axes]
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[1] - 1e-9 and other[0] < one[1] - 1e-9
+
+
+def test_panels_have_axes_of_their_own_and_do_not_overlap() -> None:
+    whole = tiled([lines(1, 2), lines(3, 4), lines(5, 6)], ["a", "b", "c"], 2, 400)
+    assert [(t.xaxis, t.yaxis) for t in whole.data] == [("x", "y"), ("x2", "y2"), ("x3", "y3")]
+    boxes = list(zip(domains(whole, "x"), domains(whole, "y"), strict=True))
+    for i, (x, y) in enumerate(boxes):
+        assert all(not (overlap(x, u) and overlap(y, v)) for u, v in boxes[:i])
+        assert 0 <= x[0] < x[1] <= 1
+        assert 0 <= y[0] < y[1] <= 1
+    assert boxes[0][1] == boxes[1][1] != boxes[2][1]  # two a row
+    assert [a.text for a in whole.layout.annotations] == ["<b>a</b>", "<b>b</b>", "<b>c</b>"]
+
+
+def test_a_panel_of_several_axes_keeps_their_places() -> None:
+    inner = make_subplots(rows=1, cols=2, shared_yaxes=True)
+    inner.add_trace(go.Scatter(x=[0], y=[0]), row=1, col=1)
+    inner.add_trace(go.Scatter(x=[0], y=[1]), row=1, col=2)
+    whole = tiled([lines(1, 2), inner], ["", ""], 2, 400)
+    first, left, right = domains(whole, "x")
+    assert first[1] < left[0] < left[1] < right[0] < right[1] == pytest.approx(1)
+    assert whole.layout.yaxis3.matches == "y2"
+    assert whole.layout.xaxis3.anchor == "y3"
+
+
+def test_shapes_and_annotations_move_with_their_panel() -> None:
+    marked = lines(1, 2).add_hline(y=1.5, annotation_text="here")
+    marked.add_annotation(x=1, y=0, xref="paper", yref="paper", text="corner", showarrow=False)
+    whole = tiled([lines(1, 2), marked], ["", ""], 2, 400)
+    (shape,) = whole.layout.shapes
+    assert (shape.xref, shape.yref, shape.y0) == ("x2 domain", "y2", 1.5)
+    corner = next(a for a in whole.layout.annotations if a.text == "corner")
+    assert (corner.x, corner.y) == (whole.layout.xaxis2.domain[1], whole.layout.yaxis2.domain[0])
+
+
+def test_a_name_is_in_the_legend_once() -> None:
+    whole = tiled([lines(1, 2).update_traces(showlegend=True)] * 2, ["", ""], 2, 400)
+    assert [trace.showlegend for trace in whole.data] == [True, False]
+
+
+def test_every_figure_of_a_report_can_be_had_alone() -> None:
+    for name, figure in report_figures(RUNS).items():
+        whole = plotly_figure(figure)
+        assert len(whole.data) == sum(len(panel.figure.data) for panel in figure.panels), name
+        assert figure.title in whole.layout.title.text
+
+
+def test_the_numbers_are_those_of_the_page() -> None:
+    figure = report_figures(RUNS)["attention-entropy"]
+    (panel,) = figure.panels
+    whole = plotly_figure(figure).to_plotly_json()["data"]
+    for ours, theirs in zip(whole, panel.figure.to_plotly_json()["data"], strict=True):
+        assert (ours["x"], ours["y"], ours.get("name")) == (theirs["x"], theirs["y"], theirs.get("name"))
+
+
+def test_means_of_every_split_are_in_the_legend() -> None:
+    whole = plotly_figure(report_figures(RUNS)["learning"])
+    assert {t.name for t in whole.data if t.showlegend} == {"M train", "M test", "No LN train", "No LN test"}
+    assert sum(bool(t.showlegend) for t in whole.data) == 4
+
+
+def test_names_are_forgiving_and_wrong_ones_are_told_the_nearest() -> None:
+    figures = report_figures(RUNS)
+    assert find_figure(figures, "attention_entropy") is figures["attention-entropy"]
+    with pytest.raises(UserError, match="unknown figure 'atention'; did you mean 'attention-entropy'"):
+        find_figure(figures, "atention")
+
+
+def test_formats_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"learning\.gif: cannot write \.gif files; allowed: \.svg, \.png"):
+        export_figures(RUNS, [tmp_path / "learning.gif"])
+
+
+def test_without_a_browser_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("kaleido", reason="Kaleido is not installed")
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="takes Chrome or Chromium, and none was found"):
+        export_figures(RUNS, [tmp_path / "learning.svg"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_kaleido_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mech_grok.report.export.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'mech-grok\[export\]'"):
+        export_figures(RUNS, [tmp_path / "learning.svg"])
+
+
+@pytest.mark.browser
+def test_files_are_written_in_every_format(tmp_path: Path) -> None:
+    pytest.importorskip("kaleido", reason="Kaleido is not installed")
+    if not any(map(shutil.which, ("chromium", "google-chrome", "chrome", "chromium-browser"))):
+        pytest.skip("no Chromium is installed")
+    wanted = [tmp_path / f"sub/learning{suffix}" for suffix in (".svg", ".png", ".pdf")]
+    assert export_figures(RUNS, wanted) == wanted
+    svg, png, pdf = (path.read_bytes() for path in wanted)
+    assert (svg[:4], png[:8], pdf[:5]) == (b"<svg", b"\x89PNG\r\n\x1a\n", b"%PDF-")
+    assert b"Loss and accuracy" in svg
+    assert int.from_bytes(png[16:20], "big") == 2 * 1040  # two panels of 520 pixels, twice as sharp
