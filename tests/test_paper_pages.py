@@ -21,7 +21,7 @@ from mech_grok.paper.curves import CURVES
 from mech_grok.paper.figures import FIGURES, find_figure
 from mech_grok.paper.limits import STEP_WITHIN
 from mech_grok.paper.pages import write, write_pages
-from mech_grok.paper.pages.onset import STRUCTURES, onsets
+from mech_grok.paper.pages.onset import onsets
 from mech_grok.paper.pages.quantities import QUANTITIES
 from mech_grok.paper.pages.scatter import paths
 from mech_grok.paper.pages.shown import chips, shown_groups
@@ -249,7 +249,7 @@ def test_scatter_pairs_what_was_measured_at_the_same_checkpoint(folder: Path) ->
 
 def test_onsets_are_those_of_each_seed(folder: Path, results: dict[str, Result]) -> None:
     (group,) = shown_groups(find_figure("fig6"))
-    found = onsets(STRUCTURES["effective_rank"], group, measured(results))
+    found = onsets("effective_rank", group, measured(results))
     assert len(found) == 4 * len(SEEDS)
     assert {(o.appeared, o.generalised) for o in found if o.cell.name == M.name} == {
         (step, step) for step in range(800, 1601, 200)
@@ -264,7 +264,7 @@ def test_the_onset_of_fourier_structure_is_that_of_each_seed(
     folder: Path, results: dict[str, Result]
 ) -> None:
     (group,) = shown_groups(find_figure("fig2"))
-    found = onsets(STRUCTURES["c_fourier"], group, measured(results))
+    found = onsets("c_fourier", group, measured(results))
     concentrated = {o.appeared for o in found if o.cell.name == M.name}
     assert concentrated == {*range(800, 1601, 200)}  # 0.1 before, and 0.6 from the seed's own step on
     assert len(embedded(read(folder, "fig2"))["panels"]["onset-fourier-0"]["data"]) == len(

@@ -105,9 +105,10 @@ def test_what_is_missing_is_trained_gathered_and_shown(sweep: FakeSweep, said: S
     assert sweep.asked == [Asked("local", 3, 2, 0.5, only=frozenset(FIG7))]
     assert sweep.commands == [f"mech-grok reproduce fig7 {' '.join(SHORT)} --two-seeds"]
     assert lines[0] == "reports/paper: 0 of 4 runs are there"
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         "reports/paper: all 4 runs are there, and nothing is left to train",
         "page: reports/paper/fig7.html",
+        "page: reports/paper/index.html",
     ]
     assert set(found()) == {name.removesuffix("_seeds=456-789") for name in FIG7}
     assert Path("reports/paper/fig7.html").read_text() == "4 results"
@@ -119,6 +120,7 @@ def test_a_second_time_there_is_nothing_to_do(sweep: FakeSweep, said: Say, here:
     assert said("fig7", *SHORT, "--two-seeds") == [
         "reports/paper: all 4 runs are there, and nothing is left to train",
         "page: reports/paper/fig7.html",
+        "page: reports/paper/index.html",
     ]
     assert len(sweep.asked) == 1
     assert files(here) == before
@@ -157,7 +159,8 @@ def test_another_figure_needs_more_of_the_same_cells(sweep: FakeSweep, said: Say
 def test_all_figures_if_none_is_named(sweep: FakeSweep, said: Say) -> None:
     lines = said(*SHORT, "training.evaluate_every=20", "--two-seeds", "--as-is")
     assert lines[0] == "reports/paper: 0 of 73 runs are there"
-    assert lines[1:] == [f"page: reports/paper/{figure.name}.html" for figure in FIGURES]
+    pages = [*(figure.name for figure in FIGURES), "index"]
+    assert lines[1:] == [f"page: reports/paper/{page}.html" for page in pages]
 
 
 def test_as_is_trains_nothing_and_takes_what_is_complete(sweep: FakeSweep, said: Say) -> None:
@@ -171,6 +174,7 @@ def test_as_is_trains_nothing_and_takes_what_is_complete(sweep: FakeSweep, said:
         "456 and 789",
         "mine: 1 of 8 runs are there",
         "page: mine/fig7.html",
+        "page: mine/index.html",
     ]
     assert sweep.asked == []
     assert set(load_results(Path("mine"))) == {"mlp-pre_norm=rms"}
@@ -198,6 +202,7 @@ def test_what_finished_before_ctrl_c_is_kept(sweep: FakeSweep, said: Say) -> Non
         "mech-grok: stopped by SIGINT; continue with the same command",
     ]
     assert len(found()) == 3
+    assert Path("reports/paper/fig7.html").read_text() == "3 results"
     sweep.stops_after = None
     said("fig7", *SHORT, "--two-seeds")
     assert sweep.asked[-1].only == {FIG7[-1]}
@@ -206,7 +211,11 @@ def test_what_finished_before_ctrl_c_is_kept(sweep: FakeSweep, said: Say) -> Non
 def test_a_cell_that_fails_keeps_the_others_and_the_pages(sweep: FakeSweep, said: Say) -> None:
     sweep.fails = {FIG7[0]}
     lines = said("fig7", *SHORT, "--two-seeds", code=1)
-    assert lines[-2:] == ["reports/paper: 3 of 4 runs are there", "page: reports/paper/fig7.html"]
+    assert lines[-3:] == [
+        "reports/paper: 3 of 4 runs are there",
+        "page: reports/paper/fig7.html",
+        "page: reports/paper/index.html",
+    ]
     assert Path("reports/paper/fig7.html").read_text() == "3 results"
 
 
@@ -227,7 +236,7 @@ def test_a_seed_that_diverged_is_not_trained_again(sweep: FakeSweep, said: Say) 
     shutil.rmtree("reports")
     for seed in (456, 789):
         diverged(Path("runs/paper") / FIG7[0], seed, step=1)
-    assert said("fig7", *SHORT, "--two-seeds")[-2].endswith("nothing is left to train")
+    assert said("fig7", *SHORT, "--two-seeds")[-3].endswith("nothing is left to train")
     assert len(sweep.asked) == 1
     result = found()["mlp-pre_norm=rms"]
     assert result.trainings[0].diverged == {456: 1, 789: 1}
@@ -260,6 +269,23 @@ def test_the_list_says_what_there_is(sweep: FakeSweep, said: Say) -> None:
     assert said("--list", "fig7", "--results", "nowhere")[1].split()[1:4] == ["4", "8", "0"]
 
 
+def test_a_result_under_the_name_of_another_cell_is_refused(sweep: FakeSweep, said: Say) -> None:
+    said("fig7", *SHORT, "--two-seeds")
+    cells = Path("reports/paper/cells")
+    shutil.copy(cells / "mlp-pre_norm=rms.zarr.zip", cells / "pre.zarr.zip")
+    lines = said("fig8", *SHORT, "--as-is", code=2)
+    assert lines[-1].endswith(
+        "pre.zarr.zip: is of another cell than its name says (model.placement); remove the file"
+    )
+    (cells / "pre.zarr.zip").rename(cells / "mine.zarr.zip")
+    assert "no figure has a cell of this name" in said("fig8", *SHORT, "--as-is", code=2)[-1]
+
+
+def test_the_list_counts_the_seeds_that_are_asked_for(sweep: FakeSweep, said: Say) -> None:
+    said("fig7", *SHORT, "--two-seeds")
+    assert said("--list", "fig7", "--two-seeds")[1].split()[1:4] == ["4", "4", "4"]
+
+
 def test_claims_are_printed_from_the_results_alone(
     sweep: FakeSweep, said: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,25 +294,39 @@ def test_claims_are_printed_from_the_results_alone(
     said("fig7", *SHORT, "--two-seeds")
     shutil.rmtree("runs")
     monkeypatch.setattr(
-        mech_grok.paper.claims_table, "claims_table", lambda m: f"| {sorted({cell for cell, _ in m})} |"
+        mech_grok.paper.claims_table,
+        "claims_table",
+        lambda m, figures: f"| {sorted({cell for cell, _ in m})} {len(figures)} |",
     )
-    assert said("--claims") == ["| ['attn-pre_norm=rms', 'mlp-pre_norm=rms', 'off', 'pre_norm=rms'] |"]
+    cells = "['attn-pre_norm=rms', 'mlp-pre_norm=rms', 'off', 'pre_norm=rms']"
+    assert said("--claims") == [f"| {cells} {len(FIGURES)} |"]
+    assert said("fig7", "--claims") == [f"| {cells} 1 |"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("fig10",), "unknown figure 'fig10'; did you mean 'fig"),
+        (("--list", "--claims"), "--list and --claims are different things to do; give one of them"),
+        (("--plan", "--as-is"), "--plan and --as-is are different things to do; give one of them"),
+        (("fig4", "optimiser.lr=0.01"), "the figures' cells say themselves what optimiser.lr is"),
+        (("fig2", "--results", "a-file"), "--results a-file: Not a directory; give a folder"),
         (("fig2", "figure7"), "unknown figure 'figure7'; did you mean 'fig7'"),
         (("--list", "fug2"), "unknown figure 'fug2'; did you mean 'fig2'"),
         (("training.stepz=3",), "paper: unknown key 'training.stepz'; did you mean 'training.steps'?"),
         (("fig2", "training.steps=-1"), "paper: training.steps: input should be greater than 0 (got -1)"),
         (("=3",), "override '=3': write it as key=value"),
-        (("optimiser.lr=[1",), "override 'optimiser.lr=[1' line 1: not YAML"),
-        (("training.seeds=[1]",), "override 'training.seeds=[1]': the figures say themselves what training."),
-        (("model.placement=M",), "override 'model.placement=M': the figures say themselves what model.place"),
-        (("stages=[train]",), "the figures say themselves what stages is"),
-        (("grid.optimiser.lr=[1]",), "the figures say themselves what grid.optimiser.lr is"),
+        (("training.steps=[1",), "override 'training.steps=[1' line 1: not YAML"),
+        (
+            ("training.seeds=[1]",),
+            "override 'training.seeds=[1]': the figures' cells say themselves what training.",
+        ),
+        (
+            ("model.placement=M",),
+            "override 'model.placement=M': the figures' cells say themselves what model.place",
+        ),
+        (("stages=[train]",), "the figures' cells say themselves what stages is"),
+        (("grid.optimiser.lr=[1]",), "the figures' cells say themselves what grid.optimiser.lr is"),
         (("study=a/b",), "a name has letters, digits, '.', '_', '-' only"),
         (("fig2", "--workers", "0"), "--workers 0: allowed: 1 and more"),
         (("fig2", "--gpus", "0.5"), "--gpus 0.5: these cells train on the CPU"),
@@ -295,6 +335,7 @@ def test_claims_are_printed_from_the_results_alone(
     ],
 )
 def test_mistakes_are_one_line(said: Say, here: Path, arguments: tuple[str, ...], message: str) -> None:
+    (here / "a-file").touch()
     (line,) = [line for line in said(*arguments, code=2) if line.startswith("mech-grok: ")]
     assert message in line
     assert not (here / "runs").exists()
@@ -331,7 +372,7 @@ def test_from_nothing_to_a_page(here: Path, said: Say) -> None:
     """Four cells are really trained and measured, one after the other by one worker."""
     lines = said("fig2", *SHORT, "--two-seeds", "--workers", "1")
     assert "cells: 4 of 4 complete, 0 failed" in lines
-    assert lines[-1] == "page: reports/paper/fig2.html"
+    assert lines[-2:] == ["page: reports/paper/fig2.html", "page: reports/paper/index.html"]
     for name in ("mlp-pre", "pre", "attn-pre", "off"):
         result = found()[name]
         assert result.curves.c_fourier.dropna("step").step.values.tolist() == [0, 10, 20]

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from mech_grok.cli.app import Cpus, Gpus, Plan, PrintConfig, SweepOut, Workers, app
+from mech_grok.errors import UserError
 
 if TYPE_CHECKING:
-    import mech_grok.study_config  # not needed for help
+    import mech_grok.paper.request  # not needed for help
+    import mech_grok.study_config
 
 _RESULTS = Path("reports/paper")
 
@@ -63,11 +65,20 @@ def reproduce(
     from mech_grok.paper.request import request
     from mech_grok.sweep.asked import Asked
 
+    _check_one(
+        {
+            "--list": list_,
+            "--plan": plan,
+            "--print-config": print_config,
+            "--as-is": as_is,
+            "--claims": claims,
+        }
+    )
     asked_for, asked = request(words, two_seeds), Asked("local", workers, cpus, gpus or 0.0)
     if list_:
-        print(_list(asked_for.figures, results))
+        print(_list(asked_for, results))
     elif claims:
-        print(_claims(results))
+        print(_claims(asked_for.figures, results))
     elif print_config:
         print(_yaml(asked_for.study), end="")
     elif plan:
@@ -75,23 +86,29 @@ def reproduce(
     else:
         command = _command(words, results, out, two_seeds)
         complete = reproduce_figures(asked_for, results, out, None if as_is else asked, command)
-        print("\n".join(f"page: {results / figure}.html" for figure in asked_for.figures))
+        print("\n".join(f"page: {results / page}.html" for page in (*asked_for.figures, "index")))
         if not complete:
             raise SystemExit(1)
 
 
-def _list(figures: tuple[str, ...], results: Path) -> str:
+def _check_one(modes: dict[str, bool]) -> None:
+    chosen = [name for name, given in modes.items() if given]
+    if len(chosen) > 1:
+        raise UserError(f"{chosen[0]} and {chosen[1]} are different things to do; give one of them")
+
+
+def _list(asked_for: "mech_grok.paper.request.Request", results: Path) -> str:
     from mech_grok.paper.figure_list import figure_lines
     from mech_grok.paper.results import load_trainings
 
-    return "\n".join(figure_lines(figures, load_trainings(results)))
+    return "\n".join(figure_lines(asked_for.figures, asked_for.seeds, load_trainings(results)))
 
 
-def _claims(results: Path) -> str:
+def _claims(figures: tuple[str, ...], results: Path) -> str:
     from mech_grok.paper.claims_table import claims_table
     from mech_grok.paper.results import load_results, measured
 
-    return claims_table(measured(load_results(results)))
+    return claims_table(measured(load_results(results)), figures)
 
 
 def _yaml(study: "mech_grok.study_config.StudyConfig") -> str:

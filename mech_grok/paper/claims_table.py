@@ -1,7 +1,9 @@
 """Every claim of the paper with what we find, as a table in Markdown."""
 
+from collections.abc import Sequence
+
 from mech_grok.paper.claims import Claim, Finding
-from mech_grok.paper.figures import FIGURES
+from mech_grok.paper.figures import FIGURES, find_figure
 from mech_grok.paper.measures import Measured
 
 PAGES = "reports/paper"
@@ -10,14 +12,17 @@ PAGES = "reports/paper"
 HEAD = "| figure | claim | what we find | seeds |\n|---|---|---|---|\n"
 
 
-def claims_table(measured: Measured) -> str:
+def claims_table(measured: Measured, figures: Sequence[str] = ()) -> str:
     """One line a claim, in the order of the figures: its figure's page, what it says, what we find, seeds.
 
     Args:
         measured: cells and curves may be missing; what they would say is not known then.
+        figures: their names; none: all of them.
     """
     lines = [
-        _line(figure.name, claim, claim.check(measured)) for figure in FIGURES for claim in figure.claims
+        _line(figure.name, claim, found)
+        for figure in map(find_figure, figures or [figure.name for figure in FIGURES])
+        for claim, found in figure.findings(measured)
     ]
     return HEAD + "".join(lines)
 

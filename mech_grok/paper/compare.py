@@ -16,7 +16,7 @@ from mech_grok.paper.limits import (
     same_step,
     step_within,
 )
-from mech_grok.paper.measures import MEASURES, Measured, last_step, matching_step, means
+from mech_grok.paper.measures import MEASURES, Measured, last_step, matching_step, means, of_common_seeds
 from mech_grok.paper.orders import order_row, series_order_row
 from mech_grok.paper.published import Curve, Number, Published, PublishedNumbers, PublishedSeries, published
 from mech_grok.paper.row import Row
@@ -41,16 +41,24 @@ def figure_rows(figure: Figure, measured: Measured, values: Published | None = N
     for row in chain(_number_rows(values, ours), _series_rows(values, ours)):
         rows.append(_with_seeds(row, [row.cell], row.quantity, ours, values))
     for order in values.orders:
-        row, cells = order_row(order, ours), list(chain(*order.first_to_last))
-        rows.append(_with_seeds(row, cells, order.quantity, ours, values))
+        cells = list(chain(*order.first_to_last))
+        compared = of_common_seeds(_of_curve(ours, order.quantity), cells)
+        rows.append(_with_seeds(order_row(order, compared), cells, order.quantity, compared, values))
     for series in values.series:
-        if row := series_order_row(series, ours):
-            rows.append(_with_seeds(row, series.cells, series.quantity, ours, values))
+        compared = of_common_seeds(_of_curve(ours, series.quantity), series.cells)
+        if row := series_order_row(series, compared):
+            rows.append(_with_seeds(row, series.cells, series.quantity, compared, values))
     return rows
 
 
 def _of_published_seeds(curve: xr.DataArray, values: Published) -> xr.DataArray:
     return curve.sel(seed=[seed for seed in values.seeds if seed in curve["seed"].values])
+
+
+def _of_curve(ours: Measured, quantity: str) -> Measured:
+    """The curves that a quantity is taken from."""
+    name = MEASURES[quantity].curve if quantity in MEASURES else quantity
+    return {key: curve for key, curve in ours.items() if key[1] == name}
 
 
 def _seeds_row(ours: Measured, values: Published) -> Row:
@@ -71,8 +79,7 @@ def _seeds_row(ours: Measured, values: Published) -> Row:
 
 def _with_seeds(row: Row, cells: Collection[str], quantity: str, ours: Measured, values: Published) -> Row:
     """The row, with a note if the quantity's curve of one of the cells lacks a seed."""
-    curve = MEASURES[quantity].curve if quantity in MEASURES else quantity
-    held = [ours[cell, curve].sizes["seed"] for cell in cells if (cell, curve) in ours]
+    held = [curve.sizes["seed"] for (cell, _), curve in _of_curve(ours, quantity).items() if cell in cells]
     fewest, all_of_them = min(held, default=len(values.seeds)), len(values.seeds)
     return row.noted(f"over {fewest} of {all_of_them} seeds") if fewest < all_of_them else row
 

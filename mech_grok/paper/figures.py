@@ -16,8 +16,9 @@ from mech_grok.paper.cells import (
     weight_decays,
 )
 from mech_grok.paper.checks import compression, lattice, movement, reasons, speed
-from mech_grok.paper.claims import Claim
+from mech_grok.paper.claims import Claim, Finding
 from mech_grok.paper.curves import CURVES, METRICS
+from mech_grok.paper.measures import Measured, of_common_seeds
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Figure:
     def cells(self) -> tuple[PaperCell, ...]:
         """The cells of all groups, each once."""
         return tuple(dict.fromkeys(cell for group in self.groups for cell in group.cells))
+
+    def findings(self, measured: Measured) -> list[tuple[Claim, Finding]]:
+        """Every claim, checked over the seeds that all of the figure's measured cells have."""
+        compared = of_common_seeds(measured, {cell.name for cell in self.cells})
+        return [(claim, claim.check(compared)) for claim in self.claims]
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -105,8 +111,9 @@ FIGURES: tuple[Figure, ...] = (
                 reasons.shortcut,
             ),
             Claim(
-                "LayerNorm on the inputs of queries and keys lowers attention entropy, elsewhere it "
-                "is near ln 3; A^qk does not generalise within 10,000 steps.",
+                "LayerNorm on the inputs of queries and keys lowers attention entropy; on the values' "
+                "or the MLP's alone it keeps it near ln 3. A^qk does not generalise within 10,000 "
+                "steps.",
                 reasons.attention_entropy,
             ),
             Claim(

@@ -1,6 +1,6 @@
 """How each published number is taken from our curves, by the rules of `Published.rules`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import xarray as xr
@@ -13,6 +13,25 @@ Measured = Mapping[tuple[str, str], xr.DataArray]
 
 FIRST_STEP = 1
 """The first step of every published curve, which the authors' code measures after its first update."""
+
+
+def of_common_seeds(measured: Measured, cells: Collection[str]) -> Measured:
+    """The curves of some cells over the seeds that all of them have that were measured.
+
+    So that cells are compared over the same seeds while some of them have fewer. Where they share none, each
+    keeps its own.
+    """
+    ours = {key: curve for key, curve in measured.items() if key[0] in cells}
+    held: dict[str, set[int]] = {}
+    for (cell, _), curve in ours.items():
+        held.setdefault(cell, set()).update(curve["seed"].values.tolist())
+    common = set.intersection(*held.values()) if held else set()
+    if not common:
+        return ours
+    return {
+        key: curve.sel(seed=[seed for seed in curve["seed"].values.tolist() if seed in common])
+        for key, curve in ours.items()
+    }
 
 
 def whole(curve: xr.DataArray) -> xr.DataArray:

@@ -1,5 +1,6 @@
 """`mech-grok reproduce`: from figures to results and pages, by training what is not there yet."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from mech_grok.errors import UserError
 from mech_grok.paper.gather import check_same_run, gather
 from mech_grok.paper.missing import missing_runs
 from mech_grok.paper.request import Request
-from mech_grok.paper.results import check_same_cell, load_results, load_trainings, result_path
+from mech_grok.paper.results import check_is_cell, check_same_cell, load_results, load_trainings, result_path
 from mech_grok.paper.study import PaperRun
 from mech_grok.progress import say
 from mech_grok.sweep.asked import Asked
@@ -33,6 +34,7 @@ def reproduce(request: Request, results: Path, out: str, asked: Asked | None, co
         UserError: results or runs are of another config, or a result is damaged.
         Interrupted: stopped by a signal; running cells have written a checkpoint.
     """
+    check_folder(results)
     missing = gather_complete(request, results, out)
     if missing and asked:
         from mech_grok.sweep.study_sweep import sweep_cells  # imports torch, and results need none of it
@@ -41,8 +43,24 @@ def reproduce(request: Request, results: Path, out: str, asked: Asked | None, co
             sweep_cells(request.study, out, replace(asked, only=_names(missing)), command)
         finally:
             missing = gather_complete(request, results, out)
-    write_all_pages(results)
+            write_all_pages(results)
+    else:
+        write_all_pages(results)
     return not (missing and asked)
+
+
+def check_folder(results: Path) -> None:
+    """Refuse, before hours of training, a place that results cannot be written to.
+
+    Raises:
+        UserError: it is no folder, or may not be written to.
+    """
+    try:
+        (results / "cells").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--results {results}: {error.strerror or error}; give a folder") from None
+    if not os.access(results / "cells", os.W_OK):
+        raise UserError(f"--results {results}: may not be written to; give another folder")
 
 
 def gather_complete(request: Request, results: Path, out: str) -> tuple[PaperRun, ...]:
@@ -81,12 +99,14 @@ def plan_missing(request: Request, results: Path, out: str, asked: Asked) -> lis
 
 
 def check_results(request: Request, results: Path) -> None:
-    """Refuse results of other configs than those that are asked for.
+    """Refuse results of other configs than those that are asked for, and of other cells than they say.
 
     Raises:
         UserError: there is one, or a file is damaged.
     """
     trainings, configs = load_trainings(results), request.configs
+    for name, there in trainings.items():  # all of them: pages are written over all
+        check_is_cell(result_path(results, name), name, there)
     for run in request.runs:
         there = trainings.get(run.cell.name, ())
         check_same_cell(result_path(results, run.cell.name), there, configs[run.name])

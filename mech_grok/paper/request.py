@@ -20,11 +20,13 @@ class Request:
 
     Attributes:
         figures: their names, in the order in which they are asked for.
+        seeds: groups that train as one run each.
         runs: all that they take.
         study: the same as a study.
     """
 
     figures: tuple[str, ...]
+    seeds: tuple[tuple[int, ...], ...]
     runs: tuple[PaperRun, ...]
     study: StudyConfig
 
@@ -51,14 +53,14 @@ def request(tokens: Sequence[str], two_seeds: bool = False) -> Request:
     for override in overrides:
         _check_override(override, study)
     figures = named or tuple(figure.name for figure in FIGURES)
-    return Request(figures, paper_runs(named, seeds), override_study(study, overrides))
+    return Request(figures, seeds, paper_runs(named, seeds), override_study(study, overrides))
 
 
 def _check_override(override: str, study: StudyConfig) -> None:
     key = override_key(override)
-    own = key.partition(".")[0] in _GIVEN or all(key in settings for settings in study.cells.values())
+    own = key.partition(".")[0] in _GIVEN or any(key in settings for settings in study.cells.values())
     if own:
         raise UserError(
-            f"override '{override}': the figures say themselves what {key} is; allowed: settings that all of "
-            "their cells share, such as training.device=cuda"
+            f"override '{override}': the figures' cells say themselves what {key} is; allowed: settings that "
+            "all of them share, such as training.device=cuda"
         )

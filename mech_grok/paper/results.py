@@ -12,6 +12,7 @@ from mech_grok.config_difference import first_difference
 from mech_grok.errors import UserError
 from mech_grok.paper.curves import CURVES
 from mech_grok.paper.measures import Measured
+from mech_grok.paper.study import figure_cells
 from mech_grok.paper.zipped_dataset import read_attributes, read_zipped, undamaged, write_zipped
 
 _SUFFIX = ".zarr.zip"
@@ -128,6 +129,29 @@ def check_same_cell(path: Path, trainings: Sequence[Training], asked: CellConfig
         difference = difference_in_numbers(training.config, asked)
         if difference:
             raise UserError(f"{path} holds another config ({difference}); give another --results")
+
+
+def check_is_cell(path: Path, name: str, trainings: Sequence[Training]) -> None:
+    """Refuse a result that is called after another cell than it is of.
+
+    Raises:
+        UserError: its placement or a setting that its name says is another one, or no figure has such a cell.
+    """
+    cells = {cell.name: cell for cell in figure_cells()}
+    if name not in cells:
+        raise UserError(f"{path}: no figure has a cell of this name; remove the file")
+    for training in trainings:
+        told = cells[name].dotted(training.seeds)
+        wrong = [key for key, value in told.items() if _at(training.config, key) != value]
+        if wrong:
+            raise UserError(f"{path}: is of another cell than its name says ({wrong[0]}); remove the file")
+
+
+def _at(config: CellConfig, key: str) -> object:
+    value: Any = config.model_dump(mode="json")
+    for part in key.split("."):
+        value = value[part]
+    return value
 
 
 def difference_in_numbers(there: CellConfig, asked: CellConfig) -> str | None:

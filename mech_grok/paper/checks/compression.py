@@ -8,7 +8,6 @@ from mech_grok.paper.checks.levels import labelled, levels, of_whole
 from mech_grok.paper.checks.marks import (
     COMPRESSED,
     CONCENTRATED,
-    CONCENTRATION,
     GENERALISED,
     LEARNED,
     change_before,
@@ -29,6 +28,7 @@ from mech_grok.paper.limits import STEP_WITHIN, close, near
 from mech_grok.paper.measures import Measured, last_step, peak
 from mech_grok.paper.orders import FirstTime
 from mech_grok.paper.published import published
+from mech_grok.structure import CONCENTRATION
 
 MOVED = 0.05
 """By which share of its highest value a rank has to vary before a network generalises."""

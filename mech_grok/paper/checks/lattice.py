@@ -34,7 +34,7 @@ def _count_text(which: str, cells: tuple[PaperCell, ...], found: dict[PaperCell,
     never = [cell.placement.label for cell in known if not found[cell]]
     if not known:
         return ""
-    rest = f", not {', '.join(never)}" if never else ""
+    rest = f", the mean of {', '.join(never)} does not" if never else ""
     return f"{which} {len(known) - len(never)} of {len(known)} generalise{rest}."
 
 

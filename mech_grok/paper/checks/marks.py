@@ -1,17 +1,13 @@
 """What the claims look for in a curve: its level, when something first happens on it, how often it falls."""
 
-from functools import partial
 from statistics import median
 
 import numpy as np
 import xarray as xr
 
+from mech_grok import structure
 from mech_grok.generalisation import TEST_ACCURACY
-from mech_grok.paper.measures import MEASURES, Measure, last_step, trained
-
-CONCENTRATION = 0.5
-"""C_Fourier from which an embedding counts as concentrated: untrained ones have 0.01, and the published means
-of all four placements pass it."""
+from mech_grok.paper.measures import MEASURES, Measure, last_step, trained, whole
 
 SLINGSHOT = 0.1
 """A network that had generalised slings when its test accuracy falls by more than this."""
@@ -30,19 +26,14 @@ def late(curve: xr.DataArray) -> float | None:
     return median(values) if values else None
 
 
-def first_above(curve: xr.DataArray, level: float) -> int | None:
-    """First step at which the mean over seeds is at least a level."""
-    return next((step for step, mean in trained(curve).items() if mean >= level), None)
+def concentrated_step(c_fourier: xr.DataArray) -> int | None:
+    """First step at which C_Fourier's mean over seeds is at least 0.5."""
+    return structure.concentrated_step(whole(c_fourier).mean("seed"))
 
 
 def halved_step(curve: xr.DataArray) -> int | None:
     """First step at which the mean over seeds is at most half of its highest until then."""
-    highest = 0.0
-    for step, mean in trained(curve).items():
-        highest = max(highest, mean)
-        if mean <= highest / 2:
-            return step
-    return None
+    return structure.halved_step(whole(curve).mean("seed"))
 
 
 def change_before(curve: xr.DataArray, step: float) -> float | None:
@@ -70,6 +61,6 @@ def _falls(accuracy: np.ndarray) -> int:
 
 
 GENERALISED = MEASURES["generalisation_step"]
-CONCENTRATED = Measure("c_fourier", partial(first_above, level=CONCENTRATION), is_first_time=True)
+CONCENTRATED = Measure("c_fourier", concentrated_step, is_first_time=True)
 COMPRESSED = Measure("effective_rank", halved_step, is_first_time=True)
 LEARNED = Measure("test_loss", halved_step, is_first_time=True)

@@ -15,7 +15,7 @@ from mech_grok.paper.pages.published_marks import Marks, draw_marks, extent, mar
 from mech_grok.paper.pages.quantities import QUANTITIES
 from mech_grok.paper.pages.shown import ShownGroup
 from mech_grok.paper.pages.wording import lowered
-from mech_grok.paper.published import Published
+from mech_grok.paper.published import Published, published
 from mech_grok.report.curves import LOG_3
 from mech_grok.report.lines import MOST_POINTS, Curve, Lines, curve, draw_lines
 from mech_grok.report.section import BAND, Figure, Panel
@@ -166,7 +166,9 @@ def _refine(panel: CurvePanel, trace: Any) -> None:
 
 def _last(panel: CurvePanel) -> int:
     ours = [int(c.steps[-1]) for c in panel.lines.curves]
-    return max([*ours, *(step for marks in panel.marks for step in marks.steps or ())], default=1)
+    return max(
+        [*ours, *(step for marks in panel.marks for step in marks.steps or ())], default=published().steps
+    )
 
 
 def _key(panels: Sequence[CurvePanel]) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """What was found about each claim of a figure, as its page and the index show it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mech_grok.paper.claims import Claim
+from mech_grok.paper.claims import Claim, Finding
+from mech_grok.paper.figures import Figure
 from mech_grok.paper.measures import Measured
 from mech_grok.paper.pages.wording import counted, typeset
 
@@ -24,13 +24,12 @@ class ShownFinding:
     seeds: str
 
 
-def findings(claims: Sequence[Claim], measured: Measured) -> list[ShownFinding]:
-    """Every claim, checked."""
-    return [_found(claim, measured) for claim in claims]
+def findings(figure: Figure, measured: Measured) -> list[ShownFinding]:
+    """Every claim of a figure, checked."""
+    return [_shown(claim, finding) for claim, finding in figure.findings(measured)]
 
 
-def _found(claim: Claim, measured: Measured) -> ShownFinding:
-    finding = claim.check(measured)
+def _shown(claim: Claim, finding: Finding) -> ShownFinding:
     return ShownFinding(
         claim=typeset(claim.text),
         verdict=finding.verdict,

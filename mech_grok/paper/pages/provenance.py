@@ -17,9 +17,11 @@ from mech_grok.paper.results import Result, Training
 from mech_grok.report.page import ENVIRONMENT
 from mech_grok.report.render import duration
 
+_GELU = (
+    "The published runs have GELU: it is the default of the authors' TransformerConfig, which their scripts "
+    "never override, and the published losses of the first hundred steps fit it and not ReLU."
+)
 _ALWAYS = (
-    "The activation is GELU: the default of the authors' TransformerConfig, which their scripts never "
-    "override.",
     "Our first checkpoint is the untrained model, step 0. The published curves begin at step 1, after the "
     "first update.",
     "Test loss and accuracy are measured every ten steps; the published runs measured them at every step.",
@@ -32,9 +34,13 @@ _OF_CURVES = {
 }
 
 
-def differences(figure: Figure) -> list[str]:
+def differences(figure: Figure, results: Mapping[str, Result]) -> list[str]:
     """Where a figure here differs from the paper's text, or from what was published; HTML."""
-    return [typeset(text) for text in (*_ALWAYS, *(_OF_CURVES[c] for c in figure.curves if c in _OF_CURVES))]
+    shown = [results[cell.name] for cell in figure.cells if cell.name in results]
+    ours = sorted({t.config.model.activation for result in shown for t in result.trainings})
+    gelu = f"{_GELU} So have ours." if ours in ([], ["gelu"]) else f"{_GELU} Ours have {', '.join(ours)}."
+    of_curves = (_OF_CURVES[name] for name in figure.curves if name in _OF_CURVES)
+    return [typeset(text) for text in (gelu, *_ALWAYS, *of_curves)]
 
 
 def definitions(figure: Figure, values: Published) -> list[tuple[str, str]]:

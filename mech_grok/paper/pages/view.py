@@ -11,7 +11,7 @@ from mech_grok.paper.pages.coverage import Coverage, coverage
 from mech_grok.paper.pages.curve_figures import curve_figures
 from mech_grok.paper.pages.findings import ShownFinding, findings
 from mech_grok.paper.pages.milestones import milestones_figure
-from mech_grok.paper.pages.onset import STRUCTURES, onset_figure
+from mech_grok.paper.pages.onset import onset_figure
 from mech_grok.paper.pages.quantities import spoken
 from mech_grok.paper.pages.scatter import scatter_figure
 from mech_grok.paper.pages.shown import ShownGroup, shown_groups
@@ -20,6 +20,7 @@ from mech_grok.paper.published import Published
 from mech_grok.paper.results import Result
 from mech_grok.paper.row import Row
 from mech_grok.report import section
+from mech_grok.report.onset import STRUCTURES
 from mech_grok.report.section import Section
 
 _SPOKEN = {"ntk": "Tangent kernel", "lattice": "Ours"}
@@ -86,7 +87,7 @@ def figure_view(
         values=values.of(figure.name),
         groups=shown_groups(figure),
         coverage=coverage(figure, results, values),
-        findings=tuple(findings(figure.claims, measured)),
+        findings=tuple(findings(figure, measured)),
         rows=tuple(figure_rows(figure, measured, values)),
     )
 
@@ -96,8 +97,8 @@ def sections(view: FigureView, measured: Measured) -> list[Section]:
     groups, values = view.groups, view.values
     scatter, horizon = view.figure.scatter, max(view.coverage.steps, 1)
     related = [scatter_figure(scatter, groups, measured)] if scatter else []
-    appearing = [STRUCTURES[curve] for curve in view.figure.curves if curve in STRUCTURES]
-    related += [onset_figure(structure, groups, measured, horizon) for structure in appearing]
+    appearing = [curve for curve in view.figure.curves if curve in STRUCTURES]
+    related += [onset_figure(name, groups, measured, horizon) for name in appearing]
     found = (
         _section(
             "generalisation", "Generalisation", _GENERALISATION, [milestones_figure(groups, measured, values)]

@@ -19,7 +19,7 @@ from mech_grok.paper.pages.view import FigureView, figure_view, sections
 from mech_grok.paper.pages.wording import typeset
 from mech_grok.paper.published import published
 from mech_grok.paper.results import Result, measured
-from mech_grok.report.render import embedded, environment, resource, script_json, write_whole
+from mech_grok.report.render import SCRIPTS, embedded, environment, resource, script_json, write_whole
 
 HERE = "mech_grok.paper.pages"
 
@@ -48,11 +48,8 @@ def _figure_page(
 ) -> str:
     drawn = sections(view, curves)
     cells = list(chain.from_iterable(group.drawn for group in view.groups))
-    scripts = [
-        resource("download.js"),
-        *([resource("arrays.js"), resource("page.js")] if drawn else []),
-        resource("comparison.js", HERE),
-    ]
+    names = SCRIPTS if drawn else SCRIPTS[:1]  # of a table alone, the download
+    scripts = [*(resource(name) for name in names), resource("comparison.js", HERE)]
     return templates.get_template("figure.html.jinja").render(
         view=view,
         title=Markup(typeset(view.figure.title)),
@@ -64,7 +61,7 @@ def _figure_page(
         blocks=blocks(view.rows, view.groups, view.values.rules),
         compared=script_json({"rows": csv_rows(view.rows), "name": f"{view.figure.name}-published"}),
         terms=definitions(view.figure, view.values),
-        differences=differences(view.figure),
+        differences=differences(view.figure, results),
         made=provenance(view.groups, results),
         css=_css(),
         scripts=scripts,
