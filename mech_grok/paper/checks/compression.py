@@ -1,6 +1,9 @@
 """Fewer Fourier modes and fewer directions: what happens to features as networks generalise."""
 
 import math
+from statistics import mean
+
+import xarray as xr
 
 from mech_grok.paper.cells import FOUR, PaperCell, placed, weight_decays
 from mech_grok.paper.checks.evidence import Need, Part, by_majority, finding, listed
@@ -16,7 +19,6 @@ from mech_grok.paper.checks.marks import (
 from mech_grok.paper.checks.onsets import (
     happens,
     in_their_order,
-    onset,
     order_part,
     single_seeds,
     steps_sentence,
@@ -49,25 +51,38 @@ def concentration(measured: Measured) -> Finding:
 def features_always_change(measured: Measured) -> Finding:
     """The effective rank varies by 5% before half of the time to generalisation, while networks memorise.
 
-    Placements that generalise before there are three checkpoints in that time are left out.
+    Seed by seed. Those that generalise before there are three checkpoints in that time are left out.
     """
     cells = placed(FOUR)
-    changes = {cell: _change_while_memorising(cell, measured) for cell in cells}
-    judged = [None if change is None else change > MOVED for change in changes.values() if change != math.inf]
-    told = [(cell.label, 100 * x) for cell, x in changes.items() if x is not None and x < math.inf]
+    changes = {cell: _changes_while_memorising(cell, measured) for cell in cells}
+    judged = [None if x is None else x > MOVED for of in changes.values() for x in of if x != math.inf]
+    known = {cell: [x for x in of if x is not None and x < math.inf] for cell, of in changes.items()}
+    told = [(cell.label, 100 * mean(of)) for cell, of in known.items() if of]
     text = listed(
-        "Change of the effective rank in the first half before generalising, in % of its highest", told
+        "Change of the effective rank in the first half before generalising, in % of its highest, mean of "
+        "seeds",
+        told,
     )
-    early = [cell.label for cell, change in changes.items() if change == math.inf]
+    early = [cell.label for cell, of in changes.items() if of and set(of) == {math.inf}]
     notes = [f"Too early to say: {', '.join(early)}."] if early else []
     needs = [Need(cells, "test_accuracy"), Need(cells, "effective_rank")]
     return finding(measured, needs, [Part(by_majority(judged), text)], notes)
 
 
-def _change_while_memorising(cell: PaperCell, measured: Measured) -> float | None:
-    """As a share; None if it is not known; infinity for a cell with too few checkpoints by then."""
-    when, curve = onset(cell, GENERALISED, measured), measured.get((cell.name, "effective_rank"))
-    if when is None or curve is None or happens(when) is None:
+def _changes_while_memorising(cell: PaperCell, measured: Measured) -> list[float | None]:
+    """Of each seed, as a share; None if it is not known; infinity with too few checkpoints by then.
+
+    [None] if the cell was not measured.
+    """
+    curve, accuracy = (measured.get((cell.name, name)) for name in ("effective_rank", "test_accuracy"))
+    if curve is None or accuracy is None:
+        return [None]
+    when = single_seeds(accuracy, GENERALISED)
+    return [_change_while_memorising(one.expand_dims("seed"), when.get(int(one["seed"]))) for one in curve]
+
+
+def _change_while_memorising(curve: xr.DataArray, when: FirstTime | None) -> float | None:
+    if when is None or happens(when) is None:
         return None
     until = min(when.step, published().steps) / 2
     if last_step(curve) < until:
