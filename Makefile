@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: demo test test-slow test-workers lint bench clean
+.PHONY: demo test test-slow test-workers test-browser lint bench clean
 
 demo: .venv/.ready
 	$(UV) run --frozen mech-grok run configs/quickstart.yaml --resume
@@ -16,6 +16,10 @@ test-slow: .venv/.ready
 # Sweeps with real processes, and on real Ray clusters; Ray is in no other target's environment.
 test-workers: .venv/.ready
 	$(UV) run --frozen --extra ray pytest -m workers
+
+# Pages in a real Chromium, driven by Playwright; without one these tests are skipped and say so.
+test-browser: .venv/.ready
+	$(UV) run --frozen pytest -m browser -rs
 
 lint: .venv/.ready
 	$(UV) run --frozen ruff check

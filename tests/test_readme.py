@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+from mech_grok.paper.claims_table import claims_table
+from mech_grok.paper.results import load_results, measured
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -39,6 +42,10 @@ def test_every_module_is_in_the_tree_with_a_line_on_it() -> None:
     assert modules - set(entries) == set()
     assert [path for path, text in entries.items() if not text and not path.startswith("mech_grok/")] == []
     assert [path for path in modules if not entries[path]] == []
+
+
+def test_the_claims_are_what_the_committed_results_say() -> None:
+    assert claims_table(measured(load_results(ROOT / "reports" / "paper"))) in README
 
 
 def test_the_two_commands_come_first() -> None:
