@@ -36,22 +36,24 @@ class Phases:
     generalised: int | None
 
 
-def phases(metrics: xr.Dataset, progress: xr.Dataset) -> dict[int, Phases]:
+def phases(metrics: xr.Dataset, progress: xr.Dataset | None = None) -> dict[int, Phases]:
     """The phases of every seed of a run.
 
     Args:
         metrics: train_accuracy, test_accuracy and test_loss, each (seed, step), with the boolean
             coordinate `evaluated` on step, as `run.metrics`.
         progress: excluded_loss (seed, step, split) with the checkpoints as steps, as
-            `run.probe("progress")`.
+            `run.probe("progress")`; without it, no seed has a `circuit_formation`.
     """
     known = generalisation_steps(metrics)
     test_loss = metrics["test_loss"].isel(step=np.flatnonzero(metrics["evaluated"].values))
-    excluded = progress["excluded_loss"].sel(split="train")
+    excluded = None if progress is None else progress["excluded_loss"].sel(split="train")
     return {
         seed: Phases(
             memorised=memorised,
-            circuit_formation=_lowest(excluded.sel(seed=seed), memorised, known.accuracy[seed]),
+            circuit_formation=None
+            if excluded is None
+            else _lowest(excluded.sel(seed=seed), memorised, known.accuracy[seed]),
             cleanup=_first_fall(test_loss.sel(seed=seed), memorised),
             generalised=known.accuracy[seed],
         )

@@ -14,6 +14,7 @@ PROBE_NAMES = (
     "pathway_scale",
     "fourier",
     "key_frequencies",
+    "embedding_circles",
     "neurons",
     "fourier2d",
     "attribution",

@@ -41,6 +41,9 @@ def all_seeds(cell: PaperCell, first: int, **options: Any) -> Result:
     return result(cell, {seed: first + 200 * i for i, seed in enumerate(SEEDS)}, **options)
 
 
+BESIDE = ("index.html", "plotly.min.js", "summary.json", "thumbnail.svg")
+
+
 @pytest.fixture(scope="module")
 def results() -> dict[str, Result]:
     """Figure 2 is complete; of Figure 7 one cell is, of Figure 9 three are over two seeds; and so on."""
@@ -116,7 +119,7 @@ class Outline(HTMLParser):
 def test_every_figure_has_a_page_and_the_index_links_to_it(folder: Path, bare: Path) -> None:
     pages = [f"{figure.name}.html" for figure in FIGURES]
     for where in (folder, bare):
-        assert sorted(p.name for p in where.iterdir()) == sorted([*pages, "index.html", "plotly.min.js"])
+        assert sorted(p.name for p in where.iterdir()) == sorted([*pages, *BESIDE])
         links = Outline(read(where, "index")).links
         assert [link for link in links if link.endswith(".html")] == pages
 

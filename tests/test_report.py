@@ -14,6 +14,7 @@ from fake_runs import TOKENS, FakeRun, fake_run
 
 from mech_grok.placement import all_placements
 from mech_grok.report import checkpoints, curves, study_report
+from mech_grok.report.by_frequency import Scale, compute_spectrum, draw_bars, draw_history
 from mech_grok.report.cells import identify
 from mech_grok.report.headline import StepSummary, compute_headline, draw_milestones, step_summary
 from mech_grok.report.lines import MOST_POINTS, draw_lines, over_seeds, thin
@@ -32,7 +33,12 @@ def page(runs: list[FakeRun], tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("report")
     path = study_report(runs, directory, "Norms & <grokking>", "Two cells.", "mech-grok run a.yaml")
     assert path == directory / "index.html"
-    assert sorted(p.name for p in directory.iterdir()) == ["index.html", "plotly.min.js"]
+    assert sorted(p.name for p in directory.iterdir()) == [
+        "index.html",
+        "plotly.min.js",
+        "summary.json",
+        "thumbnail.svg",
+    ]
     return path.read_text("utf-8")
 
 
@@ -137,7 +143,6 @@ PANELS = [
     (curves.compute_concentration, ["C<sub>Fourier</sub>", "variance", "variance"]),
     (curves.compute_attribution, ["logit"] * 7),
     (curves.compute_shortcut, ["loss (nats)"] * 3),
-    (curves.compute_effective_rank, ["effective rank"]),
     (curves.compute_dynamics, ["weight norm (L2)", "gradient norm (L2)", "update norm (L2)"]),
 ]
 
@@ -201,16 +206,14 @@ def test_patterns_are_drawn_per_head_at_the_last_checkpoint(runs: list[FakeRun])
 
 
 def test_spectra_share_one_scale(runs: list[FakeRun]) -> None:
-    spectra = checkpoints.compute_spectrum(runs)
+    spectra = compute_spectrum(runs)
     assert [s.values.shape for s in spectra] == [(2, 16, 57)] * 2
     top = checkpoints.largest([s.values for s in spectra])
     assert top == max(float(s.values.max()) for s in spectra)
     span = checkpoints.time_span(spectra)
     assert span == (-50, 1550)
-    bars, history = (
-        checkpoints.draw_spectrum(spectra[0], top),
-        checkpoints.draw_spectrum_history(spectra[0], top, span),
-    )
+    scale = Scale("norm", "norm", top, span)
+    bars, history = draw_bars(spectra[0], scale), draw_history(spectra[0], scale)
     assert bars.layout.xaxis.title.text == history.layout.yaxis.title.text == "frequency k"
     assert history.layout.xaxis.title.text == "step"
     assert history.data[0].zmax == top
@@ -275,8 +278,8 @@ def test_headings_are_in_order_and_every_figure_has_a_caption_and_a_table(page: 
     assert outline.levels[0] == 1
     assert outline.levels.count(1) == 1
     assert all(b <= a + 1 for a, b in zip(outline.levels, outline.levels[1:], strict=False))
-    assert outline.counts["figure"] == outline.counts["figcaption"] == 16
-    assert page.count('<details class="numbers">') == 16
+    assert outline.counts["figure"] == outline.counts["figcaption"] == 19
+    assert page.count('<details class="numbers">') == 19
     assert '<html lang="en">' in page
     assert "<title>Norms &amp; &lt;grokking&gt; · mech_grok report</title>" in page
 

@@ -149,7 +149,7 @@ def test_colours_follow_the_signed_logarithm() -> None:
 
 
 def test_the_grid_is_drawn_at_the_last_checkpoint(runs: list[FakeRun], section: Section) -> None:
-    change, _, interaction = section.figures
+    change, _, interaction, _ = section.figures
     assert [c.label for c in change.choices] == [q.name for q in QUANTITIES]
     (trace,) = change.panels[1].figure.data
     expected = grid_of(runs[1])["loss_change"].sel(split="test").isel(step=-1).mean("seed")
@@ -183,7 +183,7 @@ def test_the_history_shows_each_cell_its_usual_intervention_first(
         axes = panel.figure.layout
         assert (axes.xaxis.title.text, axes.yaxis.title.text) == ("step", "pathways")
         assert tuple(axes.xaxis.range) == time_span(arrays)
-    table = ablation_tables.table_of_history(quantities[0], arrays)
+    table = ablation_tables.table_of_history("change", quantities[0], arrays)
     assert {row[1] for row in table.rows} == set(INTERVENTIONS)
 
 
@@ -269,7 +269,7 @@ def test_the_page_has_a_button_and_a_look_for_every_choice(runs: list[FakeRun], 
             t for key, p in data["panels"].items() if re.fullmatch(f"{slug}-\\d+", key) for t in p["data"]
         ]
         assert {len(t["meta"]["choices"]) for t in traces} == {len(looks)}
-    assert set(data["looks"]) == {"change", "change-history", "interaction"}
+    assert set(data["looks"]) == {"change", "change-history", "interaction", "interaction-history"}
     assert "the effective rank &lt; of a split" in page  # a definition of the grid's own, escaped
     assert 'id="attention-factors"' not in page
 

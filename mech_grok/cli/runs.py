@@ -209,3 +209,13 @@ def _goes_on(target: "Target", print_config: bool, dry_run: bool) -> bool:
     if dry_run or not print_config:
         say("\n".join(plan(target)))
     return not (print_config or dry_run)
+
+
+@app.command
+def gallery(
+    folder: Annotated[Path, Parameter(help="Has reports below it, at any depth.")] = Path("reports"),
+) -> None:
+    """Write one page over all reports below a folder, with a picture of each."""
+    from mech_grok.report.gallery import write_gallery
+
+    print(f"gallery: {write_gallery(folder)}")

@@ -102,6 +102,16 @@ def usual_intervention(array: StepArray) -> str:
     return "bypass" if np.isfinite(bypassed).any() or "insert" not in interventions else "insert"
 
 
+def applies_everywhere(arrays: Sequence[StepArray], intervention: str) -> bool:
+    """Whether an intervention has a value of the first quantity on every set of pathways, in all cells.
+
+    Args:
+        arrays: of `compute_grid`.
+    """
+    values = [a.values[:, :, 0, a.coords[1].index(intervention)] for a in arrays]
+    return all(np.isfinite(v).any((0, 1)).all() for v in values)
+
+
 def _grids(runs: Sequence[Run]) -> list[tuple[Cell, xr.Dataset]]:
     """The cells that have an ablation grid, with as many of its checkpoints as the page holds."""
     pairs = zip(identify(runs), runs, strict=True)

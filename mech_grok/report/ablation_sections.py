@@ -10,6 +10,7 @@ from mech_grok.report.ablation_arrays import (
     SCORES,
     Kind,
     Quantity,
+    applies_everywhere,
     compute_grid,
     compute_scales,
     usual_intervention,
@@ -32,10 +33,13 @@ def ablations(runs: Sequence[Run]) -> Section | None:
     quantities, changes = compute_grid(runs, "change")
     if not changes:
         return None
-    figures = [_grid("change", quantities, changes), _history(quantities, changes)]
+    figures = [_grid("change", quantities, changes), _history("change", quantities, changes)]
     together, interactions = compute_grid(runs, "interaction")
     if interactions:
-        figures.append(_grid("interaction", together, interactions))
+        figures += [
+            _grid("interaction", together, interactions),
+            _history("interaction", together, interactions),
+        ]
     return Section(
         slug="ablations",
         title="Pathway ablations",
@@ -85,30 +89,57 @@ def _measured(quantities: Sequence[Quantity]) -> str:
     return "".join(f" Measured on {words}: {', '.join(names)}." for words, names in by_split.items() if names)
 
 
-def _history(quantities: Sequence[Quantity], arrays: Sequence[StepArray]) -> Figure:
-    """Of the first quantity; the first choice shows each cell its usual intervention."""
-    quantity, interventions = quantities[0], [str(name) for name in arrays[0].coords[1]]
-    limits = [_limit(arrays, quantity=0, intervention=i) for i in range(len(interventions))]
-    usual = max(limits[interventions.index(usual_intervention(a))] for a in arrays)
+_HISTORY_WORDS = {
+    "change": (
+        "Change in {} through training",
+        "One intervention on every set of pathways at every checkpoint.",
+    ),
+    "interaction": (
+        "Change in {} beyond the parts, through training",
+        "One intervention on every set of several pathways, minus what it does to each of them alone. "
+        "Orange: worse together than the sum of each alone. Blue: less bad than the sum, as where any one of "
+        "them breaks the network already.",
+    ),
+}
+
+
+def _history(kind: Kind, quantities: Sequence[Quantity], arrays: Sequence[StepArray]) -> Figure:
+    """Of the first quantity, through training."""
+    quantity, buttons = quantities[0], _buttons(kind, arrays)
+    interventions = arrays[0].coords[1]
+    limits = [
+        max(_limit(arrays, quantity=0, intervention=interventions.index(name)) for name in names)
+        for _, names in buttons
+    ]
     choices = tuple(
-        change_choice(label, quantity, limit)
-        for label, limit in zip([USUAL, *interventions], [usual, *limits], strict=True)
+        change_choice(label, quantity, limit) for (label, _), limit in zip(buttons, limits, strict=True)
     )
-    span = time_span(arrays)
+    span, (title, caption) = time_span(arrays), _HISTORY_WORDS[kind]
     panels = [
-        Panel(draw_history(a, [usual_intervention(a), *interventions], choices, span), a.cell.label, a.cell)
-        for a in arrays
+        Panel(draw_history(a, [names[i] for _, names in buttons], choices, span), a.cell.label, a.cell)
+        for i, a in enumerate(arrays)
     ]
     return Figure(
-        slug="change-history",
-        title=f"Change in {quantity.name} through training",
-        caption=f"One intervention on every set of pathways at every checkpoint. {_COLOURS} The scale is "
-        "that of all cells, the time axis too.",
+        slug=f"{kind}-history",
+        title=title.format(quantity.name),
+        caption=f"{caption} {_COLOURS} The scale is that of all cells, the time axis too.",
         panels=tuple(panels),
-        table=ablation_tables.table_of_history(quantity, arrays),
+        table=ablation_tables.table_of_history(kind, quantity, arrays),
         width="large",
         choices=choices,
     )
+
+
+def _buttons(kind: Kind, arrays: Sequence[StepArray]) -> list[tuple[str, tuple[str, ...]]]:
+    """The label of each choice of a history, and the intervention that it shows of every cell.
+
+    The first one shows what says most: of changes, each cell's usual intervention; of interactions, one that
+    applies to all pathways, since pathways without a norm have no part in what only acts on norms.
+    """
+    each = [(str(name), (str(name),) * len(arrays)) for name in arrays[0].coords[1]]
+    if kind == "change":
+        return [(USUAL, tuple(usual_intervention(a) for a in arrays)), *each]
+    return sorted(each, key=lambda button: not applies_everywhere(arrays, button[0]))
 
 
 def _limit(arrays: Sequence[StepArray], quantity: int, intervention: int | slice = slice(None)) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mech_grok.report.ablation_arrays import Quantity
+from mech_grok.report.ablation_arrays import Kind, Quantity
 from mech_grok.report.checkpoints import StepArray
 from mech_grok.report.tables import Table, number, picked
 
@@ -25,7 +25,7 @@ def table_of_grid(quantities: Sequence[Quantity], arrays: Sequence[StepArray]) -
     return Table(header, tuple(rows), f"{_MEAN} Last checkpoint.")
 
 
-def table_of_history(quantity: Quantity, arrays: Sequence[StepArray]) -> Table:
+def table_of_history(kind: Kind, quantity: Quantity, arrays: Sequence[StepArray]) -> Table:
     """One row per cell, intervention and set of pathways, of the first quantity; a column per chosen step."""
     picks = picked([a.steps for a in arrays])
     rows = []
@@ -35,7 +35,7 @@ def table_of_history(quantity: Quantity, arrays: Sequence[StepArray]) -> Table:
             values = (number(float(mean[at[0], j, k])) if at.size else "&ndash;" for at in columns)
             rows.append((a.cell.label, str(a.coords[1][j]), str(a.coords[2][k]), *values))
     header = ("cell", "intervention", "pathways", *(f"step {step:,}" for step in picks))
-    return Table(header, tuple(rows), f"Change in {quantity.name} ({quantity.units}). {_MEAN}")
+    return Table(header, tuple(rows), f"{kind.capitalize()} in {quantity.name} ({quantity.units}). {_MEAN}")
 
 
 def table_of_scales(arrays: Sequence[StepArray]) -> Table:

@@ -1,36 +1,45 @@
-"""The sections with figures that the checkpoint slider or the seed selector redraws."""
+"""The section on attention: entropies through training, patterns and maps of the selected checkpoint."""
 
 from collections.abc import Sequence
-from functools import partial
 
 from mech_grok.report import checkpoints, curves, definitions, tables
-from mech_grok.report.cells import Run
+from mech_grok.report.attention_maps import (
+    CHOICES,
+    compute_attention_maps,
+    draw_attention_maps,
+    table_of_attention_maps,
+)
+from mech_grok.report.byte_arrays import ByteArray, rounding_note
+from mech_grok.report.cells import Run, with_probe
 from mech_grok.report.checkpoints import StepArray
 from mech_grok.report.section import BAND, Figure, Section, colour_key, lines_figure, panels_of
 from mech_grok.report.style import SEQUENTIAL
-from mech_grok.report.tables import number
 
 
 def attention(runs: Sequence[Run]) -> Section | None:
-    """Entropies through training, and the patterns of the selected checkpoint."""
-    patterns = checkpoints.compute_patterns(runs)
-    if not patterns:
+    """How attention spreads through training, and where every head looks at the selected checkpoint."""
+    patterns, maps = checkpoints.compute_patterns(runs), compute_attention_maps(runs)
+    if not patterns and not maps:
         return None
+    of_maps = definitions.recorded([d for _, d in with_probe(runs, "attention_map")], ["attention_map"])
     return Section(
         slug="attention",
         title="Attention",
         lead="Entropy says how widely a query spreads its attention over the three tokens: ln 3 ≈ 1.0986 "
         "nats is uniform, 0 is all on one. A head-averaged pattern can be uniform although every head is "
         "sharp, so both are shown.",
-        figures=(*_entropies(runs), _patterns(patterns)),
-        definitions=definitions.ATTENTION,
-        arrays=patterns,
+        figures=(
+            *((*_entropies(runs), _patterns(patterns)) if patterns else ()),
+            *((_maps(maps),) if maps else ()),
+        ),
+        definitions=(*definitions.ATTENTION, *(of_maps if maps else ())),
+        arrays=(*patterns, *maps),
     )
 
 
 def _entropies(runs: Sequence[Run]) -> tuple[Figure, Figure]:
     averaged = lines_figure(
-        "entropy",
+        "attention-entropy",
         "Entropy of the head-averaged pattern",
         "As in the paper: heads averaged first, then the mean over all three query rows and all pairs. "
         f"{BAND}",
@@ -61,47 +70,17 @@ def _patterns(patterns: Sequence[StepArray]) -> Figure:
     )
 
 
-def fourier(runs: Sequence[Run]) -> Section | None:
-    """Concentration through training, and the embedding's spectrum over and at checkpoints."""
-    spectra = checkpoints.compute_spectrum(runs)
-    if not spectra:
-        return None
-    concentration = lines_figure(
-        "concentration",
-        "Fourier concentration of the embedding",
-        f"C<sub>Fourier</sub> is the ratio of the other two. {BAND}",
-        curves.compute_concentration(runs),
-        scale="linear",
+def _maps(maps: Sequence[ByteArray]) -> Figure:
+    return Figure(
+        slug="attention-maps",
+        title="Attention from “=”, by a and b",
+        caption="How much of each head's attention from “=” goes to one token, for every pair (a, b). An "
+        "even field is attention that does not read the numbers; regular stripes or a plaid are attention "
+        "that varies with a few frequencies of a and b; irregular ones single out certain numbers, as a "
+        f"network that memorises does. On its own scale, each map's colours go from its lowest to its "
+        f"highest weight. {rounding_note(maps)}",
+        panels=panels_of(maps, draw_attention_maps, shows="checkpoint"),
+        table=table_of_attention_maps(maps),
+        width="large",
+        choices=CHOICES,
     )
-    return Section(
-        slug="fourier",
-        title="Fourier structure",
-        lead="Networks that generalise on modular addition embed a number n as cosines and sines of 2πkn/p "
-        "for a few frequencies k.",
-        figures=(concentration, *_spectra(spectra)),
-        definitions=definitions.FOURIER,
-        arrays=spectra,
-    )
-
-
-def _spectra(spectra: Sequence[StepArray]) -> tuple[Figure, Figure]:
-    top, span = checkpoints.largest([a.values for a in spectra]), checkpoints.time_span(spectra)
-    history = Figure(
-        slug="spectrum-history",
-        title="Embedding spectrum through training",
-        caption="Darker is larger. A network that has found the Fourier solution keeps a few frequencies. "
-        "Seeds choose different ones, so select one seed to see clean lines.",
-        panels=panels_of(
-            spectra, partial(checkpoints.draw_spectrum_history, top=top, span=span), shows="training"
-        ),
-        table=tables.table_of_spectrum(spectra),
-        colours=colour_key(SEQUENTIAL, "0", number(top / 2), number(top)),
-    )
-    bars = Figure(
-        slug="spectrum",
-        title="Embedding spectrum at the selected checkpoint",
-        caption="The same numbers, one checkpoint at a time, on one scale.",
-        panels=panels_of(spectra, partial(checkpoints.draw_spectrum, top=top), shows="checkpoint"),
-        table=tables.table_of_spectrum(spectra),
-    )
-    return history, bars

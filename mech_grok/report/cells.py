@@ -9,8 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import xarray as xr
 
 from mech_grok.config import CellConfig
+from mech_grok.report.contrast import shade
 from mech_grok.report.labels import cell_label
-from mech_grok.report.style import lighten, placement_colour
+from mech_grok.report.style import placement_colour
 
 
 @runtime_checkable
@@ -140,7 +141,7 @@ class Cell:
 def identify(runs: Sequence[Run]) -> tuple[Cell, ...]:
     """One Cell per run, in order.
 
-    Runs that share a placement share its hue, the later ones lighter; runs that would share a label are
+    Runs that share a placement share its hue in shades; runs that would share a label are
     numbered.
     """
     labels = _distinct([cell_label(run.name, run.config) for run in runs])
@@ -149,9 +150,8 @@ def identify(runs: Sequence[Run]) -> tuple[Cell, ...]:
     cells = []
     for index, (run, label) in enumerate(zip(runs, labels, strict=True)):
         placement = run.config.model.placement
-        amount = 0.65 * seen[placement] / totals[placement]
+        colour = shade(placement_colour(placement), seen[placement], totals[placement])
         seen[placement] += 1
-        colour = lighten(placement_colour(placement), amount)
         cells.append(Cell(index, run.name, label, placement.specifier, colour))
     return tuple(cells)
 

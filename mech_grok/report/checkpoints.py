@@ -2,7 +2,8 @@
 
 Their traces carry in `meta` which array they show, so that the page can redraw them for another step or seed:
 `array` names it, `at` fixes its leading dimensions after (seed, step), or `choices` does, one entry for each
-choice of the figure, and `history` says that the trace shows all steps at once.
+choice of the figure, and `history` says that the trace shows all steps at once. `shown` in `arrays.js` has
+the few other kinds of trace.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from plotly.subplots import make_subplots
 
 from mech_grok.report.cells import Cell, Run, with_probe
 from mech_grok.report.lines import over_seeds, single_precision
-from mech_grok.report.style import MISSING, MUTED, SEQUENTIAL, template
+from mech_grok.report.style import MUTED, SEQUENTIAL, template
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class StepArray:
         dims: names of the others.
         coords: their values.
         values: [seed, step, *dims].
+        snaps: whether the page shows it as a `ByteArray`: one seed at a time, at the nearest of few steps.
     """
 
     key: str
@@ -38,6 +40,7 @@ class StepArray:
     dims: tuple[str, ...]
     coords: tuple[tuple[str | int | float, ...], ...]
     values: NDArray[np.float32]
+    snaps: bool = False
 
     @property
     def mean(self) -> NDArray[np.float32]:
@@ -45,7 +48,7 @@ class StepArray:
         return over_seeds(self.values)[0]
 
 
-def step_array(key: str, cell: Cell, data: xr.DataArray) -> StepArray:
+def step_array(key: str, cell: Cell, data: xr.DataArray, *, snaps: bool = False) -> StepArray:
     """The StepArray of a (seed, step, ...) array."""
     dims = tuple(str(d) for d in data.dims[2:])
     return StepArray(
@@ -58,6 +61,7 @@ def step_array(key: str, cell: Cell, data: xr.DataArray) -> StepArray:
             tuple(data[d].values.tolist()) if d in data.coords else tuple(range(data.sizes[d])) for d in dims
         ),
         values=single_precision(data.values),
+        snaps=snaps,
     )
 
 
@@ -108,50 +112,6 @@ def _pattern(info: StepArray, layer: int, head: int) -> go.Heatmap:
         hovertemplate="from %{y} to %{x}: %{z:.4f}<extra></extra>",
         meta={"array": info.key, "at": [layer, head]},
     )
-
-
-def compute_spectrum(runs: Sequence[Run]) -> tuple[StepArray, ...]:
-    """Fourier spectrum of the embedding: [seed, step, frequency], L2 norms; one per cell."""
-    cells = with_probe(runs, "fourier")
-    return tuple(step_array("embedding_spectrum", cell, d["embedding_spectrum"]) for cell, d in cells)
-
-
-def draw_spectrum(info: StepArray, top: float) -> go.Figure:
-    """Bars over frequencies at the last checkpoint, mean over seeds; the y axis always ends at `top`."""
-    figure = go.Figure(layout={"template": template()})
-    figure.add_bar(
-        x=info.coords[0],
-        y=info.mean[-1],
-        marker={"color": info.cell.colour, "line_width": 0},
-        hovertemplate="frequency %{x}: %{y:.3f}<extra></extra>",
-        meta={"array": info.key, "at": []},
-    )
-    figure.update_xaxes(title_text="frequency k")
-    figure.update_yaxes(title_text="‖W<sub>E</sub> at k‖", range=[0, 1.05 * top], nticks=5)
-    figure.update_layout(height=220, bargap=0.25)
-    return figure
-
-
-def draw_spectrum_history(info: StepArray, top: float, span: tuple[float, float]) -> go.Figure:
-    """Heat map step x frequency, mean over seeds, on a colour scale that ends at `top`, steps over `span`."""
-    figure = go.Figure(layout={"template": template()})
-    figure.add_trace(
-        go.Heatmap(
-            z=info.mean.T,
-            x=info.steps,
-            y=info.coords[0],
-            zmin=0,
-            zmax=top,
-            colorscale=SEQUENTIAL,
-            colorbar=colour_bar("norm"),
-            hovertemplate="step %{x:,}, frequency %{y}: %{z:.3f}<extra></extra>",
-            meta={"array": info.key, "at": [], "history": True},
-        )
-    )
-    figure.update_xaxes(title_text="step", tickformat=",", tickangle=0, nticks=5, range=span)
-    figure.update_yaxes(title_text="frequency k", showgrid=False)
-    figure.update_layout(height=260, plot_bgcolor=MISSING)
-    return figure
 
 
 def largest(values: Sequence[NDArray[np.floating]]) -> float:

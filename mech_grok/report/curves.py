@@ -131,13 +131,6 @@ def _sr_pair(cell: Cell, data: xr.Dataset, split: str) -> tuple[Curve, Curve]:
     )
 
 
-def compute_effective_rank(runs: Sequence[Run]) -> tuple[Lines, ...]:
-    """Effective rank of the last position's features before the unembedding."""
-    cells = with_probe(runs, "compressibility")
-    curves = chain.from_iterable(_both_splits(cell, d["effective_rank"]) for cell, d in cells)
-    return _panels([Lines("Features at '='", "effective rank", tuple(curves))])
-
-
 def compute_factors(runs: Sequence[Run]) -> tuple[Lines, ...]:
     """Attention factors solved for in training; entropies reached and (dotted) aimed at; means of heads."""
     data = [

@@ -8,6 +8,7 @@ import xarray as xr
 
 from mech_grok.futures import LAST_EVALUATIONS
 from mech_grok.report.ablation_arrays import Quantity
+from mech_grok.structure import CONCENTRATION
 
 PAPER = '<a href="https://arxiv.org/abs/2602.06702">Singh et al.</a>'
 NANDA = '<a href="https://arxiv.org/abs/2301.05217">Nanda et al.</a>'
@@ -71,15 +72,6 @@ SHORTCUT: Terms = (
     ),
 )
 
-EFFECTIVE_RANK: Terms = (
-    (
-        "Effective rank",
-        "exp(&minus;&Sigma; p<sub>i</sub> log p<sub>i</sub>) with p<sub>i</sub> = "
-        "&sigma;<sub>i</sub>²/&Sigma;&sigma;², where &sigma; are the singular values (float64, uncentred) of "
-        f"the matrix of features at “=”, one row per pair of the split ({PAPER}).",
-    ),
-)
-
 INTERVENTIONS: Terms = (
     ("bypass", "A pathway reads its input as it was before the norm."),
     (
@@ -120,15 +112,34 @@ def ablation_terms(grids: Sequence[xr.Dataset | None], quantities: Sequence[Quan
     present = {str(name) for grid in known for name in grid["intervention"].values}
     used = tuple(term for term in INTERVENTIONS if present & set(term[0].split(", ")))
     variables = dict.fromkeys(q.variable for q in quantities)
-    return (*CHANGE, *used, *(term for name in variables for term in _of_variable(known, name)))
+    return (*CHANGE, *used, *recorded(known, list(variables)))
 
 
-def _of_variable(grids: Sequence[xr.Dataset], name: str) -> Terms:
-    """What a grid itself says of the untouched model's quantity, if it says anything."""
-    attributes = [grid[name].attrs for grid in grids if name in grid]
-    texts = [str(a["definition"]) for a in attributes if "definition" in a]
-    title = name.replace("_", " ").capitalize()
-    return tuple((title, re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))) for text in texts[:1])
+def recorded(datasets: Sequence[xr.Dataset], names: Sequence[str]) -> Terms:
+    """The named variables as the datasets themselves define them: with source, and when there is no value."""
+    return tuple(term for name in names for term in _of_variable(datasets, name))
+
+
+def _of_variable(datasets: Sequence[xr.Dataset], name: str) -> Terms:
+    """What a dataset itself says of a variable, if it says anything."""
+    known = [data[name].attrs for data in datasets if name in data and "definition" in data[name].attrs]
+    if not known:
+        return ()
+    words = {key: str(value) for key, value in known[0].items()}
+    title = words.get("long_name", name.replace("_", " "))
+    unit = f" In {words['units']}." if words.get("units", "1") != "1" else ""
+    source = f" ({words['source']})" if words.get("source") else ""
+    never = f" No value where {words['nan']}." if words.get("nan") else ""
+    text = f"{words['definition'].rstrip('.')}{source}.{unit}{never}"
+    return ((escape(f"{title[0].upper()}{title[1:]}"), _linked(re.sub("`([^`]+)`", _CODE, escape(text)))),)
+
+
+_CODE = r"<code>\1</code>"
+
+
+def _linked(text: str) -> str:
+    """With links to the papers that it names by number."""
+    return re.sub(r"arXiv (\d{4}\.\d{5})", r'<a href="https://arxiv.org/abs/\1">arXiv \1</a>', text)
 
 
 SCALES: Terms = (
@@ -174,5 +185,18 @@ DYNAMICS: Terms = (
     (
         "Weight, gradient and update norm",
         "L2 norm over all trained parameters: weights and gradient before update t, update of step t.",
+    ),
+)
+
+ONSETS: Terms = (
+    (
+        "Onset of Fourier structure",
+        f"Per seed, the first checkpoint of a trained model with C<sub>Fourier</sub> &ge; {CONCENTRATION:g} "
+        "(this project).",
+    ),
+    (
+        "Onset of compressibility",
+        "Per seed, the first checkpoint of a trained model whose effective rank, of the features over the "
+        "test pairs, is at most half of its highest until then (this project).",
     ),
 )

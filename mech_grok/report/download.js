@@ -1,5 +1,5 @@
 "use strict";
-// The numbers behind a figure as CSV, one value a row: of every seed, and of every checkpoint.
+// The numbers behind a figure as CSV, one value a row: of every seed and checkpoint, but of large maps.
 
 const plain = (html) => html.replace(/<[^>]*>/g, "");
 const field = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
@@ -33,18 +33,29 @@ function* milestoneRows(panel) {
   }
 }
 
-function* arrayRows(array, key) {
+/** Of an array of bytes, the numbers of the seed and checkpoint shown, and by how much they may be rounded. */
+function* arrayRows(array, key, dims) {
   const values = valuesOf(array);
+  const [start, end] = array.low ? whole(array) : [0, values.length];
   const axes = [array.seeds, array.steps, ...array.coords];
-  for (let i = 0; i < values.length; i++) {
+  const column = ["seed", "step", ...array.dims];
+  for (let i = start; i < end; i++) {
     let left = i;
-    const at = axes.map(() => null);
+    const at = {};
     for (let d = axes.length - 1; d >= 0; d--) {
-      at[d] = axes[d][left % array.shape[d]];
+      at[column[d]] = axes[d][left % array.shape[d]];
       left = Math.floor(left / array.shape[d]);
     }
-    yield [key, report.cells[array.cell].name, ...at, values[i]];
+    const rounding = array.low ? [ranges(array).step[Math.floor(i / product(array.shape.slice(-2)))] / 2] : [];
+    yield [key, report.cells[array.cell].name, at.seed, at.step, ...dims.map((dim) => at[dim] ?? ""), values[i], ...rounding];
   }
+}
+
+/** From where to where the values of the seed and checkpoint shown are. */
+function whole(array) {
+  const size = product(array.shape.slice(2));
+  const start = (seedIndices(array)[0] * array.shape[1] + stepIndex(array)) * size;
+  return [start, start + size];
 }
 
 const asCsv = (rows) => rows.map((row) => row.map(field).join(",")).join("\n") + "\n";
@@ -52,12 +63,14 @@ const asCsv = (rows) => rows.map((row) => row.map(field).join(",")).join("\n") +
 function csv(figure) {
   const own = panels.filter((p) => figure.contains(p.div));
   const arrays = [...new Set(own.flatMap((p) => p.arrays))];
+  const dims = [...new Set(arrays.flatMap((array) => array.dims))];
+  const rounded = arrays.some((array) => array.low) ? ["plus or minus"] : [];
   const rows = arrays.length
-    ? [["quantity", "cell", "seed", "step", ...arrays[0].dims, "value"]]
+    ? [["quantity", "cell", "seed", "step", ...dims, "value", ...rounded]]
     : [["quantity", "cell", "split", "seed", "step", "value"]];
   for (const array of arrays) {
     const key = Object.keys(report.arrays).find((k) => report.arrays[k] === array).split(":")[0];
-    for (const row of arrayRows(array, key)) rows.push(row);
+    for (const row of arrayRows(array, key, dims)) rows.push(row);
   }
   for (const panel of arrays.length ? [] : own) {
     for (const row of figure.dataset.slug === "milestones" ? milestoneRows(panel) : curveRows(panel)) rows.push(row);

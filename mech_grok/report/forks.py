@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from mech_grok.futures import Futures, compare_futures, steps_at_fork
 from mech_grok.generalisation import GeneralisationSteps
 from mech_grok.report.cells import Cell, Run, identify
+from mech_grok.report.contrast import shade
 from mech_grok.report.labels import cell_label
-from mech_grok.report.style import lighten, placement_colour
+from mech_grok.report.style import placement_colour
 from mech_grok.report.verdicts import verdict
 
 
@@ -84,5 +85,5 @@ def _guest(run: Run, index: int, cells: Sequence[Cell]) -> Cell:
         name=run.name,
         label=cell_label(run.name, run.config),
         specifier=placement.specifier,
-        colour=lighten(colour, 0.65) if taken else colour,
+        colour=shade(colour, 1, 2) if taken else colour,
     )

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mech_grok.generalisation import GeneralisationSteps, StepBySeed, generalisation_steps
+from mech_grok.report.account import Measure, delay, measures
 from mech_grok.report.cells import Cell, Run, identify
 from mech_grok.report.forks import Fork, compute_forks
 from mech_grok.report.style import template
@@ -31,6 +32,7 @@ class Headline:
         final: metric name (`train_loss`, ...) -> its last value over the seeds.
         diverged: seed -> step at which it diverged.
         wall_seconds: what the run took, None where it was not recorded.
+        measures: what its answers rest on at the last checkpoint.
         fork: where it was forked from, if it was and that run is there.
     """
 
@@ -39,6 +41,7 @@ class Headline:
     final: Mapping[str, Spread]
     diverged: Mapping[int, int]
     wall_seconds: float | None
+    measures: tuple[Measure, ...] = ()
     fork: Fork | None = None
 
     def before_fork(self, rule: str) -> frozenset[int]:
@@ -53,8 +56,8 @@ class Headline:
 
     @property
     def verdict(self) -> str:
-        """What came of the fork, in words; empty if it is none."""
-        return self.fork.verdict if self.fork else ""
+        """What came of the fork in words, else how long generalisation took beside memorisation."""
+        return self.fork.verdict if self.fork else delay(self.steps)
 
 
 FINAL_METRICS = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
@@ -76,6 +79,7 @@ def _headline(cell: Cell, run: Run, fork: Fork | None) -> Headline:
         final={name: _spread(metrics[name].values) for name in FINAL_METRICS},
         diverged=dict(run.diverged),
         wall_seconds=None if wall is None else float(wall),
+        measures=measures(run),
         fork=fork,
     )
 
@@ -152,7 +156,8 @@ _MILESTONES = (
 def draw_milestones(headlines: Sequence[Headline]) -> go.Figure:
     """One row per cell, one marker per seed and milestone, and one where it was forked.
 
-    What a seed never reached, or had reached before the fork, has no marker.
+    What a seed never reached, or had reached before the fork, has no marker. The layout's `meta.rows` has the
+    cell of each row, for the page to shade its phases there.
     """
     figure = go.Figure(layout={"template": template()})
     for name, field, symbol in _MILESTONES:
@@ -173,6 +178,7 @@ def draw_milestones(headlines: Sequence[Headline]) -> go.Figure:
     figure.update_yaxes(range=[len(headlines) - 0.5, -0.5], showgrid=False, type="category")
     figure.update_yaxes(categoryarray=[h.cell.label for h in headlines], tickfont_size=13)
     figure.update_layout(height=64 + 38 * len(headlines), showlegend=False)
+    figure.update_layout(meta={"rows": [h.cell.index for h in headlines]})
     return figure
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mech_grok.report.cells import Cell
-from mech_grok.report.style import MUTED, template, translucent
+from mech_grok.report.style import MUTED, PALE, template, translucent
 
 Floats = NDArray[np.float32]
 
@@ -18,6 +18,8 @@ MOST_POINTS = 400  # per curve: about one a pixel of a panel
 
 # Train is dashed and test solid on every figure; dotted is what a curve is compared with.
 DASHES = {"train": "6px,3px", "test": "solid", "all": "solid"}
+
+_LABEL = {"font": {"size": 11, "color": MUTED}, "bgcolor": "#ffffff", "borderpad": 0}
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Curve:
         steps: [step], increasing.
         values: [seed, step]; NaN where there is none.
         reference: drawn dotted and thin, as what the other curves are compared with.
+        quantity: what it is, where its panel shows several quantities of a cell.
+        grey: drawn in grey, thin and without a band, as the background to the cell's own colour.
     """
 
     cell: Cell
@@ -38,6 +42,8 @@ class Curve:
     steps: NDArray[np.int32]
     values: NDArray[np.float32]
     reference: bool = False
+    quantity: str = ""
+    grey: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Lines:
         y_range: fixed [low, high] (of a logarithmic axis: powers of ten), or None to follow the data.
         levels: height -> label of horizontal reference lines.
         marks: step -> label of vertical lines.
+        cell: the only cell that it shows, if it is made for one.
     """
 
     title: str
@@ -60,6 +67,7 @@ class Lines:
     y_range: tuple[float, float] | None = None
     levels: tuple[tuple[float, str], ...] = ()
     marks: tuple[tuple[int, str], ...] = ()
+    cell: Cell | None = None
 
 
 def curve(
@@ -124,13 +132,13 @@ def draw_lines(panel: Lines) -> go.Figure:
         figure.add_hline(
             y=height,
             line={"color": MUTED, "width": 1, "dash": "dot"},
-            annotation={"text": label, "font": {"size": 11, "color": MUTED}, "xanchor": "right"},
+            annotation={**_LABEL, "text": label, "xanchor": "right"},
         )
     for step, label in panel.marks:
         figure.add_vline(
             x=step,
             line={"color": MUTED, "width": 1, "dash": "dash"},
-            annotation={"text": label, "font": {"size": 11, "color": MUTED}, "xanchor": "center"},
+            annotation={**_LABEL, "text": label, "xanchor": "center"},
             annotation_yanchor="bottom",
         )
     figure.update_xaxes(title_text="step", tickformat=",", tickangle=0, nticks=5, rangemode="tozero")
@@ -143,7 +151,7 @@ def draw_lines(panel: Lines) -> go.Figure:
 def _bands(c: Curve) -> list[go.Scatter]:
     _, low, high = over_seeds(c.values)
     known = np.isfinite(low)
-    if len(c.seeds) < 2 or c.reference:
+    if len(c.seeds) < 2 or c.reference or c.grey:
         return []
     steps, low, high = c.steps[known], low[known], high[known]
     return [
@@ -171,25 +179,26 @@ def _seed_lines(c: Curve) -> list[go.Scatter]:
 
 def _mean_lines(c: Curve) -> list[go.Scatter]:
     who = f"seed {c.seeds[0]}" if len(c.seeds) == 1 else "mean"
-    width = 1.2 if c.reference else 2.0
+    width = 1.2 if c.reference or c.grey else 2.0
     main = c.split in ("test", "all") and not c.reference
     return [_line(c, over_seeds(c.values)[0], who, "mean", width=width, showlegend=main)]
 
 
 def _line(c: Curve, y: Floats, who: str, seed: int | str, *, width: float, **options: object) -> go.Scatter:
     split = "" if c.split == "all" else f" {c.split}"
+    what = f" {c.quantity}{split}" if c.quantity else split
     return go.Scatter(
         x=c.steps,
         y=y,
         mode="lines" if len(c.steps) > 1 else "markers",
-        name=f"{c.cell.label}{split}",
+        name=f"{c.cell.label}{what}",
         legendgroup=c.cell.name,
         line={
-            "color": c.cell.colour,
+            "color": PALE if c.grey else c.cell.colour,
             "width": width,
             "dash": "1.5px,2.5px" if c.reference else DASHES[c.split],
         },
-        hovertemplate=f"<b>{c.cell.label}</b>{split}, {who}<br>step %{{x:,}}<br>%{{y:.4g}}<extra></extra>",
+        hovertemplate=f"<b>{c.cell.label}</b>{what}, {who}<br>step %{{x:,}}<br>%{{y:.4g}}<extra></extra>",
         meta=_meta(c, seed),
         **{"showlegend": False, **options},
     )
@@ -197,4 +206,5 @@ def _line(c: Curve, y: Floats, who: str, seed: int | str, *, width: float, **opt
 
 def _meta(c: Curve, seed: int | str) -> dict[str, object]:
     """What the page needs to know of a trace to show, hide and export it."""
-    return {"cell": c.cell.index, "split": c.split, "seed": seed, "reference": c.reference}
+    meta = {"cell": c.cell.index, "split": c.split, "seed": seed, "reference": c.reference}
+    return {**meta, "quantity": c.quantity} if c.quantity else meta

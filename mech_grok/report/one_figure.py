@@ -55,8 +55,9 @@ def plotly_figure(figure: Figure) -> go.Figure:
     panels = [go.Figure(panel.figure).update_traces(_IN_LEGEND, selector=_is_mean) for panel in figure.panels]
     whole = tiled(panels, titles, COLUMNS[figure.width], PANEL_WIDTH[figure.width])
     heat_maps = [trace for trace in whole.data if isinstance(trace, go.Heatmap)]
-    for trace in heat_maps[:1]:  # they share one scale, which the page explains in the figure's key
-        trace.update(showscale=True, colorbar={"thickness": 12, "outlinewidth": 0, "len": 0.8})
+    for trace in heat_maps:  # they share one scale, which the page explains in the figure's key
+        first = trace is heat_maps[0]
+        trace.update(showscale=first, colorbar={"thickness": 12, "outlinewidth": 0, "len": 0.8})
     top = {"text": figure.title, "x": 0, "xref": "paper", "xanchor": "left"}
     return whole.update_layout(title=top, margin={"t": 70, "b": 40})
 

@@ -109,7 +109,9 @@ def _curve(name: str, run: Run) -> xr.DataArray | None:
     """The curve (seed, step) that shows a structure, if the run has it."""
     if name == "c_fourier":
         return run.probe("fourier")[name] if "fourier" in run.probe_names else None
-    return run.probe("compressibility")[name].sel(split="test") if "compressibility" in run.probe_names else None
+    return (
+        run.probe("compressibility")[name].sel(split="test") if "compressibility" in run.probe_names else None
+    )
 
 
 def onset_figure(structure: Structure, found: Sequence[Onset], horizon: int) -> Figure:

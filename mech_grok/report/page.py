@@ -8,9 +8,12 @@ from plotly.offline import get_plotlyjs
 from mech_grok.config_file import to_yaml
 from mech_grok.report.cells import ReadOnce, Run, identify
 from mech_grok.report.forks import guests
-from mech_grok.report.headline import compute_headline
-from mech_grok.report.render import embedded, environment, resource, write_whole
+from mech_grok.report.headline import Headline, compute_headline
+from mech_grok.report.phases import NAMES, PHASES, compute_phases
+from mech_grok.report.render import SCRIPTS, embedded, environment, resource, write_whole
 from mech_grok.report.sections import build_sections
+from mech_grok.report.summary import study_summary, write_summary
+from mech_grok.report.thumbnail import compute_thumbnail
 
 # What a run records of its surroundings, in the order in which the page shows it.
 ENVIRONMENT = ("mech_grok", "python", "torch", "transformer_lens", "platform", "cpu", "threads", "device")
@@ -19,7 +22,7 @@ ENVIRONMENT = ("mech_grok", "python", "torch", "transformer_lens", "platform", "
 def study_report(
     runs: Sequence[Run], directory: Path, title: str, description: str = "", command: str = ""
 ) -> Path:
-    """Write `index.html` and `plotly.min.js` into `directory` and return the path of the first.
+    """Write `index.html`, what it needs and what a gallery shows of it; returns the path of the first.
 
     Args:
         runs: the cells of the study, in the order in which they are shown; at least one.
@@ -36,12 +39,15 @@ def study_report(
         if not run.metrics["evaluated"].any():
             raise ValueError(f"run '{run.name}' has no evaluated step yet: train it first")
     directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / "plotly.min.js", get_plotlyjs())
-    return write_whole(directory / "index.html", _render(runs, title, description, command))
-
-
-def _render(runs: Sequence[Run], title: str, description: str, command: str) -> str:
     headlines = compute_headline(runs)
+    write_whole(directory / "plotly.min.js", get_plotlyjs())
+    write_summary(directory, study_summary(title, description, headlines), compute_thumbnail(runs))
+    return write_whole(directory / "index.html", _render(runs, headlines, title, description, command))
+
+
+def _render(
+    runs: Sequence[Run], headlines: Sequence[Headline], title: str, description: str, command: str
+) -> str:
     sections = build_sections(runs, headlines)
     return (
         environment()
@@ -57,8 +63,10 @@ def _render(runs: Sequence[Run], title: str, description: str, command: str) -> 
             made=list(zip(identify(runs), runs, map(_yaml, runs), strict=True)),
             environment_keys=ENVIRONMENT,
             css=resource("page.css"),
-            scripts=[resource(name) for name in ("download.js", "arrays.js", "page.js")],
-            data=embedded(sections, (*identify(runs), *guests(runs))),
+            phase_names=NAMES,
+            terms=(*sections[0].definitions, *PHASES, *(t for s in sections[1:] for t in s.definitions)),
+            scripts=[resource(name) for name in SCRIPTS],
+            data=embedded(sections, (*identify(runs), *guests(runs)), compute_phases(runs)),
         )
     )
 

@@ -6,15 +6,21 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
+from mech_grok.report.byte_arrays import ByteArray, Encoded
 from mech_grok.report.cells import Cell
 from mech_grok.report.checkpoints import StepArray
 from mech_grok.report.headline import step_summary
-from mech_grok.report.section import Section
+from mech_grok.report.phases import CellPhases, embedded_phases
+from mech_grok.report.section import Panel, Section
 from mech_grok.report.tables import number
+from mech_grok.report.theme import dark, dark_scale, dark_table
 
 PLOTLY_CONFIG = {
     "responsive": True,
@@ -23,6 +29,19 @@ PLOTLY_CONFIG = {
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "toImage"],
 }
 HERE = "mech_grok.report"
+
+SCRIPTS = (
+    "download.js",
+    "arrays.js",
+    "colours.js",
+    "phases.js",
+    "cursor.js",
+    "panels.js",
+    "deck.js",
+    "print.js",
+    "page.js",
+)
+"""What draws the panels of a page and moves them, in the order in which they are read."""
 
 
 def environment(*packages: str) -> jinja2.Environment:
@@ -35,6 +54,8 @@ def environment(*packages: str) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": _number, "duration": duration, "steps": step_summary}
+    environment.filters |= {"dark": dark, "dark_scale": dark_scale}
+    environment.globals["theme_script"] = resource("theme.js")
     return environment
 
 
@@ -43,26 +64,31 @@ def resource(name: str, package: str = HERE) -> Markup:
     return Markup((files(package) / name).read_text("utf-8"))
 
 
-def embedded(sections: Sequence[Section], cells: Sequence[Cell]) -> Markup:
+def embedded(sections: Sequence[Section], cells: Sequence[Cell], phases: Sequence[CellPhases] = ()) -> Markup:
     """All numbers of a page as JSON, arrays in base64, safe inside a script element.
 
     Args:
         cells: those that the traces' `meta` refers to, at their own index.
+        phases: what its time plots shade.
     """
     arrays = {a.key: a for section in sections for a in section.arrays}
     panels = {
-        f"{figure.slug}-{i}": json.loads(panel.figure.to_json() or "")
+        f"{figure.slug}-{i}": _drawn(panel)
         for section in sections
         for figure in section.figures
         for i, panel in enumerate(figure.panels)
     }
+    looks = {f.slug: [c.look for c in f.choices] for s in sections for f in s.figures if f.choices}
+    colours = [c.colour for c in cells]
     data = {
         "config": PLOTLY_CONFIG,
-        "cells": [{"name": c.name, "specifier": c.specifier} for c in cells],
+        "cells": [{"name": c.name, "specifier": c.specifier, "colour": c.colour} for c in cells],
+        "phases": embedded_phases(phases),
+        "dark": dark_table([panels, looks, colours]),
         "steps": sorted({int(step) for a in arrays.values() for step in a.steps}),
         "arrays": {key: _array(a) for key, a in arrays.items()},
         "panels": panels,
-        "looks": {f.slug: [c.look for c in f.choices] for s in sections for f in s.figures if f.choices},
+        "looks": looks,
     }
     return script_json(data)
 
@@ -96,13 +122,36 @@ def _number(value: float) -> Markup:
     return Markup(number(value))
 
 
-def _array(a: StepArray) -> dict[str, object]:
+def _drawn(panel: Panel) -> dict[str, Any]:
+    """A panel's figure as JSON, without the maps that an array of the page has already."""
+    drawn = json.loads(panel.figure.to_json() or "")
+    for trace in drawn["data"]:
+        if trace["type"] == "heatmap" and "array" in trace.get("meta", {}):
+            del trace["z"]
+    return drawn
+
+
+def _array(a: StepArray | ByteArray) -> dict[str, object]:
     return {
         "cell": a.cell.index,
         "seeds": a.seeds,
         "steps": a.steps.tolist(),
         "dims": a.dims,
         "coords": a.coords,
-        "shape": a.values.shape,
-        "values": base64.b64encode(a.values.astype("<f4").tobytes()).decode(),
+        **(_bytes(a.encoded) if isinstance(a, ByteArray) else _floats(a)),
     }
+
+
+def _floats(a: StepArray) -> dict[str, object]:
+    return {"shape": a.values.shape, "values": _base64(a.values), **({"snaps": True} if a.snaps else {})}
+
+
+def _bytes(encoded: Encoded) -> dict[str, object]:
+    """Codes, and the ends of each map's range."""
+    ends = {"low": _base64(encoded.low), "high": _base64(encoded.high)}
+    codes = base64.b64encode(encoded.codes.tobytes()).decode()
+    return {"shape": encoded.codes.shape, "values": codes, **ends, "snaps": True}
+
+
+def _base64(values: NDArray[np.floating]) -> str:
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import plotly.graph_objects as go
 
+from mech_grok.report.byte_arrays import ByteArray
 from mech_grok.report.cells import Cell
 from mech_grok.report.checkpoints import StepArray
 from mech_grok.report.lines import Lines, draw_lines
@@ -14,6 +15,7 @@ from mech_grok.report.tables import Table, table_of_lines
 Width = Literal["small", "medium", "maps", "large", "single", "full"]
 Scale = Literal["log", "linear", "common"]
 Shows = Literal["training", "checkpoint"]
+AnyArray = TypeVar("AnyArray", StepArray, ByteArray)
 
 BAND = "Lines are means over seeds, bands run from the lowest to the highest seed."
 
@@ -102,7 +104,7 @@ class Section:
     lead: str
     figures: tuple[Figure, ...]
     definitions: tuple[tuple[str, str], ...]
-    arrays: tuple[StepArray, ...] = ()
+    arrays: tuple[StepArray | ByteArray, ...] = ()
 
 
 def lines_figure(
@@ -126,7 +128,7 @@ def lines_figure(
         slug=slug,
         title=title,
         caption=caption,
-        panels=tuple(Panel(_sized(draw_lines(p), width), p.title if heading else "") for p in panels),
+        panels=tuple(Panel(_sized(draw_lines(p), width), p.title if heading else "", p.cell) for p in panels),
         table=table_of_lines(panels),
         width=width,
         key=_line_styles(panels, reference),
@@ -149,7 +151,7 @@ def _line_styles(panels: Sequence[Lines], reference: str) -> tuple[str, ...]:
 
 
 def panels_of(
-    arrays: Sequence[StepArray], draw: Callable[[StepArray], go.Figure], *, shows: Shows
+    arrays: Sequence[AnyArray], draw: Callable[[AnyArray], go.Figure], *, shows: Shows
 ) -> tuple[Panel, ...]:
     """One panel per cell, titled with the cell."""
     return tuple(Panel(draw(a), a.cell.label, a.cell, shows) for a in arrays)

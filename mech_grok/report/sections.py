@@ -4,9 +4,15 @@ from collections.abc import Sequence
 
 from mech_grok.report import curves, definitions
 from mech_grok.report.ablation_sections import ablations, scale_reliance
+from mech_grok.report.attention_section import attention
+from mech_grok.report.attribution_section import attribution
 from mech_grok.report.cells import Run
-from mech_grok.report.checkpoint_sections import attention, fourier
+from mech_grok.report.dynamics_section import dynamics
+from mech_grok.report.fourier_section import fourier
 from mech_grok.report.headline import Headline, draw_milestones
+from mech_grok.report.onset import onsets
+from mech_grok.report.probe_sections import CIRCUIT, COMPRESSIBILITY, KERNEL, STABILITY, probe_section
+from mech_grok.report.progress_section import progress
 from mech_grok.report.section import BAND, Figure, Panel, Section, lines_figure
 from mech_grok.report.surgery import surgery
 from mech_grok.report.tables import number, table_of_milestones
@@ -20,12 +26,17 @@ def build_sections(runs: Sequence[Run], headlines: Sequence[Headline]) -> list[S
         attention(runs),
         _attention_factors(runs),
         fourier(runs),
-        _attribution(runs),
+        attribution(runs),
         _shortcut(runs),
-        _effective_rank(runs),
         ablations(runs),
         scale_reliance(runs),
-        _dynamics(runs),
+        progress(runs),
+        probe_section(COMPRESSIBILITY, runs),
+        dynamics(runs),
+        probe_section(STABILITY, runs),
+        probe_section(KERNEL, runs),
+        probe_section(CIRCUIT, runs),
+        onsets(runs),
     )
     return [section for section in sections if section]
 
@@ -47,7 +58,7 @@ def _milestones(headlines: Sequence[Headline]) -> Figure:
         title="When each seed memorised and generalised",
         caption="One row per cell, one marker per seed and rule. The gap between open and filled markers is "
         "the delay that grokking names. A rule that a seed never met, or met before it was forked, has no "
-        "marker.",
+        "marker. The bars are the phases of the selected seed, or of the mean.",
         panels=(Panel(draw_milestones(headlines)),),
         table=table_of_milestones(headlines),
         width="full",
@@ -89,28 +100,6 @@ def _attention_factors(runs: Sequence[Run]) -> Section | None:
     )
 
 
-def _attribution(runs: Sequence[Run]) -> Section | None:
-    panels = curves.compute_attribution(runs)
-    if not panels:
-        return None
-    figure = lines_figure(
-        "attribution",
-        "Contribution to the right logit",
-        f"Heads are interchangeable between seeds. {BAND}",
-        panels,
-        width="small",
-        scale="common",
-    )
-    return Section(
-        slug="logit-attribution",
-        title="Direct logit attribution",
-        lead="The logits are a sum over what each component writes to the residual stream. This is each "
-        "part's share of the right answer's logit, above the mean over the answers.",
-        figures=(figure,),
-        definitions=definitions.ATTRIBUTION,
-    )
-
-
 def _shortcut(runs: Sequence[Run]) -> Section | None:
     panels = curves.compute_shortcut(runs)
     if not panels:
@@ -130,30 +119,4 @@ def _shortcut(runs: Sequence[Run]) -> Section | None:
         "its own length takes that away and leaves the direction.",
         figures=(figure,),
         definitions=definitions.SHORTCUT,
-    )
-
-
-def _effective_rank(runs: Sequence[Run]) -> Section | None:
-    panels = curves.compute_effective_rank(runs)
-    if not panels:
-        return None
-    figure = lines_figure("effective-rank", "Effective rank of the features", BAND, panels, width="single")
-    return Section(
-        slug="compressibility",
-        title="Compressibility",
-        lead="How many directions the features before the unembedding really use: fewer is simpler.",
-        figures=(figure,),
-        definitions=definitions.EFFECTIVE_RANK,
-    )
-
-
-def _dynamics(runs: Sequence[Run]) -> Section:
-    panels = curves.compute_dynamics(runs)
-    figure = lines_figure("dynamics", "Norms of weights, gradient and update", BAND, panels, scale="log")
-    return Section(
-        slug="dynamics",
-        title="Dynamics",
-        lead="How large the weights are, how strongly the loss pulls, and how far each step goes.",
-        figures=(figure,),
-        definitions=definitions.DYNAMICS,
     )

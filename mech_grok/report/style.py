@@ -1,4 +1,7 @@
-"""The look of every figure: one template, two colour scales, and one colour per placement."""
+"""The look of every figure: one template, two colour scales, and one colour per placement.
+
+Figures are made in these colours, on white; `theme` knows what each of them is on dark.
+"""
 
 from functools import cache
 
@@ -8,6 +11,7 @@ from mech_grok.placement import Placement, all_placements
 
 INK = "#22272e"
 MUTED = "#5f6873"
+PALE = "#9aa3ad"  # lines in the background
 RULE = "#d5d9de"
 GRID = "#eceef0"
 MISSING = "#eef0f2"  # behind heat maps: what has no value, told apart from 0
@@ -29,27 +33,35 @@ DIVERGING = [
     [0.75, "#f1b27c"],
     [1.0, "#b3500f"],
 ]
+# Around once, for angles: what is far apart differs in lightness, or as blue from orange.
+CYCLIC = [
+    [0.0, "#0b3a6b"],
+    [0.25, "#3f9fb5"],
+    [0.5, "#d9a02c"],
+    [0.75, "#b3500f"],
+    [1.0, "#0b3a6b"],
+]
 
 # Okabe and Ito's palette for the placements that the paper names (its yellow is too pale for a line),
-# then Paul Tol's muted one for the rest.
+# then Paul Tol's muted one for the rest; the palest a little darker, for a contrast of 3 on white.
 _NAMED_COLOURS = {
     "off": "#3d4148",
     "attn-pre": "#0072b2",
     "pre": "#b5578f",
     "mlp-pre": "#d55e00",
-    "attn-pre-qk": "#4aa8dd",
+    "attn-pre-qk": "#2e96d1",
     "attn-pre-v": "#009e73",
-    "pre-v": "#d99000",
+    "pre-v": "#c78400",
 }
 _OTHER_COLOURS = (
     "#332288",
-    "#44aa99",
-    "#999933",
+    "#3fa08f",
+    "#979732",
     "#cc6677",
     "#882255",
     "#117733",
     "#aa4499",
-    "#6699cc",
+    "#6295ca",
     "#661100",
     "#a58a3c",
     "#5b7a8c",
@@ -66,12 +78,6 @@ def _colours() -> dict[str, str]:
 def placement_colour(placement: Placement) -> str:
     """The hex colour that stands for a placement in every report."""
     return _colours()[placement.specifier]
-
-
-def lighten(colour: str, amount: float) -> str:
-    """A hex colour mixed with white: 0 leaves it, 1 is white."""
-    channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return "#" + "".join(f"{round(c + (255 - c) * amount):02x}" for c in channels)
 
 
 def translucent(colour: str, alpha: float) -> str:
@@ -100,7 +106,7 @@ def template() -> go.layout.Template:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "margin": {"l": 12, "r": 22, "t": 14, "b": 12},
-            "xaxis": {**axis, "showgrid": False},
+            "xaxis": {**axis, "gridcolor": GRID, "showgrid": False},
             "yaxis": {**axis, "gridcolor": GRID, "showline": False, "ticks": ""},
             "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": RULE, "font": {"color": INK, "size": 12}},
             "modebar": {"bgcolor": "rgba(255,255,255,0.85)", "color": MUTED, "activecolor": INK},

@@ -12,6 +12,7 @@ from mech_grok.report.forks import Fork, compute_forks, with_parents
 from mech_grok.report.lines import Lines, curve, draw_lines
 from mech_grok.report.section import BAND, Figure, Panel, Section
 from mech_grok.report.tables import Table
+from mech_grok.report.theme import dark
 from mech_grok.report.verdicts import difference, lapsed, retained
 
 
@@ -68,7 +69,8 @@ def _figure(fork: Fork, panels: Sequence[Lines]) -> Figure:
 
 
 def _swatch(cell: Cell) -> str:
-    return f'<span class="swatch" style="background:{cell.colour}"></span>{cell.label}'
+    colours = f"--light:{cell.colour};--dark:{dark(cell.colour)}"
+    return f'<span class="swatch" style="{colours}"></span>{cell.label}'
 
 
 def table_of_futures(fork: Fork) -> Table:

@@ -50,7 +50,8 @@ def picked(steps: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _names(panel: Lines, c: Curve) -> tuple[str, str, str]:
-    return panel.title, c.cell.label, f"{c.split} (dotted)" if c.reference else c.split
+    split = f"{c.split} (dotted)" if c.reference else c.split
+    return panel.title, c.cell.label, f"{c.quantity}, {split}" if c.quantity else split
 
 
 def _at_steps(c: Curve, picks: np.ndarray) -> list[str]:
@@ -81,19 +82,6 @@ def table_of_patterns(arrays: Sequence[StepArray]) -> Table:
     ]
     header = ("cell", "head", "query", *(f"key {k}" for k in arrays[0].coords[3]))
     return Table(header, tuple(rows), "Mean over pairs and seeds, last checkpoint.")
-
-
-def table_of_spectrum(arrays: Sequence[StepArray], top: int = 6) -> Table:
-    """The strongest frequencies of every seed at the last checkpoint, with their norms."""
-    rows = []
-    for a in arrays:
-        for seed, spectrum in zip(a.seeds, a.values[:, -1], strict=True):
-            strongest = np.argsort(-spectrum)[:top]
-            rows.append(
-                (a.cell.label, str(seed), *(f"{a.coords[0][k]}: {number(spectrum[k])}" for k in strongest))
-            )
-    header = ("cell", "seed", *(f"no. {i + 1}" for i in range(top)))
-    return Table(header, tuple(rows), "Frequency: norm, strongest first, last checkpoint.")
 
 
 def table_of_milestones(headlines: Sequence[Headline]) -> Table:

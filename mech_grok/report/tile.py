@@ -107,8 +107,9 @@ class _Moved:
         place = self.tile.across if letter == "x" else self.tile.up
         moved = {**axis, "domain": [place(end) for end in axis.get("domain", (0, 1))]}
         moved["anchor"] = self.reference(axis.get("anchor") or ("y" if letter == "x" else "x"))
-        if "matches" in axis:
-            moved["matches"] = self.reference(axis["matches"])
+        for key in ("matches", "scaleanchor"):
+            if key in axis:
+                moved[key] = self.reference(axis[key])
         return moved
 
     def trace(self, trace: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,22 +10,24 @@ from plotly.offline import get_plotlyjs
 
 from mech_grok.paper import limits
 from mech_grok.paper.figures import FIGURES
-from mech_grok.paper.measures import Measured
+from mech_grok.paper.measures import Measured, whole
 from mech_grok.paper.pages.comparison import blocks, csv_rows
-from mech_grok.paper.pages.overview import overview
+from mech_grok.paper.pages.overview import Overview, overview
 from mech_grok.paper.pages.provenance import definitions, differences, provenance
 from mech_grok.paper.pages.shown import chips
 from mech_grok.paper.pages.view import FigureView, figure_view, sections
-from mech_grok.paper.pages.wording import typeset
+from mech_grok.paper.pages.wording import counted, typeset
 from mech_grok.paper.published import published
 from mech_grok.paper.results import Result, measured
 from mech_grok.report.render import SCRIPTS, embedded, environment, resource, script_json, write_whole
+from mech_grok.report.summary import Entry, Summary, write_summary
+from mech_grok.report.thumbnail import ThumbLine, thumb_line
 
 HERE = "mech_grok.paper.pages"
 
 
 def write_pages(results: Mapping[str, Result], folder: Path) -> Path:
-    """Write `index.html`, a page for each figure and `plotly.min.js`; the path of the first.
+    """Write `index.html`, a page for each figure, and what they need; the path of the first.
 
     The same results give the same files, byte for byte.
 
@@ -40,7 +42,23 @@ def write_pages(results: Mapping[str, Result], folder: Path) -> Path:
     write_whole(folder / "plotly.min.js", get_plotlyjs())
     for view in views:
         write_whole(folder / view.file, _figure_page(templates, view, results, curves))
+    write_summary(folder, _summary(overview(views)), _thumbnail(views[0], curves))
     return write_whole(folder / "index.html", _index(templates, views))
+
+
+def _summary(total: Overview) -> Summary:
+    verdicts = [Entry(verdict, counted(n, "claim")) for verdict, n in total.verdicts.items()]
+    values = Entry("published values", total.counts.text)
+    networks = f"{total.networks} of {total.wanted} networks trained"
+    facts = ("arXiv 2602.06702", networks, counted(total.claims, "claim"))
+    return Summary(_TITLE, _INDEX, facts, (*verdicts, values), "test accuracy of figure 2's placements")
+
+
+def _thumbnail(view: FigureView, curves: Measured) -> list[ThumbLine]:
+    """Test accuracy of the cells of one figure."""
+    cells = [cell for group in view.groups for cell in group.drawn]
+    accuracy = [(cell.colour, curves.get((cell.name, "test_accuracy"))) for cell in cells]
+    return [thumb_line(colour, whole(curve)) for colour, curve in accuracy if curve is not None]
 
 
 def _figure_page(
@@ -75,7 +93,7 @@ def _index(templates: jinja2.Environment, views: Sequence[FigureView]) -> str:
         overview=overview(views),
         values=published(),
         limits=limits,
-        title="Every figure, run again",
+        title=_TITLE,
         description=_INDEX,
         css=_css(),
         scripts=[],
@@ -83,6 +101,7 @@ def _index(templates: jinja2.Environment, views: Sequence[FigureView]) -> str:
     )
 
 
+_TITLE = "Every figure, run again"
 _INDEX = (
     "The figures of “Explaining Grokking in Transformers through the Lens of Inductive Bias” (Singh, Misra "
     "and Orvieto): every claim checked, and every published number beside ours."
