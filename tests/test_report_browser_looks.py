@@ -1,4 +1,4 @@
-"""How the report looks in a real Chromium: light, dark, on paper, on a telephone, and without looking at it."""
+"""How the report looks in a real Chromium: light, dark, on paper, on a telephone, and to a screen reader."""
 
 from pathlib import Path
 from typing import Any

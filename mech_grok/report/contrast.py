@@ -7,7 +7,7 @@ LEAST = 3.0
 """What WCAG 2.2 asks of marks and lines (1.4.11, non-text contrast)."""
 
 WHITE = "#ffffff"
-_FAINTEST, _STRONGEST = 3.1, 12.0  # contrasts on white between which the shades of a hue are
+_FAINTEST, _STRONGEST = 3.1, 13.5  # contrasts on white between which the shades of a hue are
 
 
 def contrast(one: str, other: str) -> float:
@@ -43,10 +43,13 @@ def shade(colour: str, rank: int, of: int) -> str:
     """The `rank`-th of `of` shades of a hex colour, itself the 0th; all stand out from white and differ."""
     if not rank:
         return colour
-    ratio = math.log(_STRONGEST / _FAINTEST)
-    places = [_FAINTEST * math.exp(ratio * i / (of - 1)) for i in range(of)]
-    own = min(places, key=lambda place: abs(math.log(place / contrast(colour, WHITE))))
-    return with_contrast(colour, WHITE, [place for place in places if place != own][rank - 1])
+    own = contrast(colour, WHITE)
+    place = math.log(own / _FAINTEST) / math.log(_STRONGEST / _FAINTEST)
+    fainter = min(max(round(place * (of - 1)), 0), of - 1)
+    places = [_FAINTEST * (own / _FAINTEST) ** (i / fainter) for i in range(fainter)]
+    stronger = of - 1 - fainter
+    places += [own * (_STRONGEST / own) ** (i / stronger) for i in range(1, stronger + 1)]
+    return with_contrast(colour, WHITE, places[rank - 1])
 
 
 def _channels(colour: str) -> tuple[float, float, float]:
