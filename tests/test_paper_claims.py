@@ -431,7 +431,8 @@ def test_the_lattice_is_answered_when_all_is_known() -> None:
     all_of_it = generalise_at(**{**plain_cells, **normed, "off": NEVER})
     found = lattice.subsets(all_of_it)
     assert (found.verdict, found.seeds) == ("answered", 1)
-    assert "Without QK-norm 15 of 16 generalise, the mean of No LN does not. With it 16 of 16 generalise." in found.text
+    assert "Without QK-norm 15 of 16 generalise, the mean of No LN does not." in found.text
+    assert "With it 16 of 16 generalise." in found.text
     assert "Soonest: M at 1,000." in found.text
     assert "QK-norm changes the answer for No LN of 16." in found.text
     first = {key: c for key, c in all_of_it.items() if key[0] in (LATTICE[0].specifier, LATTICE[1].specifier)}
