@@ -11,7 +11,7 @@ import xarray as xr
 
 from mech_grok.generalisation import StepBySeed, first_met, generalisation_steps
 
-_FALLEN = 0.5  # of the largest test loss so far
+_FALLEN = 0.5  # of the largest test loss
 _NEAR_MINIMUM = 0.1  # of the least value
 
 
@@ -23,10 +23,10 @@ class Phases:
         memorised: first step with train accuracy >= 0.99; memorisation ends.
         circuit_formation: of the checkpoints from `memorised` to `generalised`, both counted, the one with
             the least excluded loss on the training pairs: after it, what is left without the key
-            frequencies gets worse. If that loss only falls, it is the last of them. None where one of the
-            two steps is, or no checkpoint between them has an excluded loss.
-        cleanup: first evaluated step, from `memorised` on, whose test loss is below half of the largest
-            since then. None where that one is.
+            frequencies gets worse. None where one of the two steps is, no checkpoint between them has an
+            excluded loss, or the checkpoint before or after is no worse: then nothing says that it turned.
+        cleanup: first evaluated step from which on, until `generalised`, the test loss is below half of its
+            largest value between `memorised` and there. None where one of the two is, or it never is.
         generalised: first evaluated step with test accuracy >= 0.995.
     """
 
@@ -54,7 +54,7 @@ def phases(metrics: xr.Dataset, progress: xr.Dataset | None = None) -> dict[int,
             circuit_formation=None
             if excluded is None
             else _lowest(excluded.sel(seed=seed), memorised, known.accuracy[seed]),
-            cleanup=_first_fall(test_loss.sel(seed=seed), memorised),
+            cleanup=_lasting_fall(test_loss.sel(seed=seed), memorised, known.accuracy[seed]),
             generalised=known.accuracy[seed],
         )
         for seed, memorised in known.memorisation.items()
@@ -80,20 +80,33 @@ def first_reaching(curve: xr.DataArray, threshold: float) -> StepBySeed:
 
 
 def _lowest(curve: xr.DataArray, start: int | None, stop: int | None) -> int | None:
-    """The first step from `start` to `stop` with the least value of a curve (step)."""
+    """The step from `start` to `stop` with the least value of a curve (step), if it is higher beside it."""
     if start is None or stop is None:
         return None
-    between = curve.sel(step=slice(start, stop)).dropna("step")
-    return int(between["step"].values[between.values.argmin()]) if between.size else None
-
-
-def _first_fall(curve: xr.DataArray, start: int | None) -> int | None:
-    """The first step at which a curve (step) is below half of its largest value since `start`, if finite."""
-    if start is None:
+    known = curve.dropna("step")
+    steps, values = known["step"].values, known.values
+    between = np.flatnonzero((steps >= start) & (steps <= stop))
+    if not between.size:
         return None
-    curve = curve.sel(step=slice(start, None))
-    finite = curve.where(np.isfinite(curve))
-    return first_met(finite < _FALLEN * np.fmax.accumulate(finite.values))
+    least = int(between[values[between].argmin()])
+    turns = 0 < least < len(values) - 1 and values[least] < min(values[least - 1], values[least + 1])
+    return int(steps[least]) if turns else None
+
+
+def _lasting_fall(curve: xr.DataArray, start: int | None, stop: int | None) -> int | None:
+    """The first step from which on a curve (step) is below half of its largest value from `start` to `stop`.
+
+    Until `stop`; what is not finite does not count. A fall from a spike that does not last is none.
+    """
+    if start is None or stop is None:
+        return None
+    between = curve.sel(step=slice(start, stop))
+    between = between.isel(step=np.flatnonzero(np.isfinite(between.values)))
+    if not between.size:
+        return None
+    high = np.flatnonzero(between.values >= _FALLEN * between.values.max())
+    after = between["step"].values[high[-1] + 1 :]
+    return int(after[0]) if after.size else None
 
 
 def _per_seed(met: xr.DataArray) -> dict[int, int | None]:

@@ -153,8 +153,11 @@ class Run:
         What a page's slider would choose is at the last checkpoint, and the mean over seeds.
 
         Raises:
-            UserError: there is no such figure; the message has all names that there are.
+            UserError: there is no such figure; the message has all names that there are. Or nothing was
+                evaluated yet.
         """
+        if not self.is_evaluated:
+            raise UserError(f"{self.path}: no evaluated training step recorded yet; train it first")
         from mech_grok.report.one_figure import find_figure, plotly_figure, report_figures
 
         return plotly_figure(find_figure(report_figures([self]), name))

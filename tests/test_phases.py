@@ -59,22 +59,26 @@ def test_circuit_formation_is_looked_for_between_memorisation_and_generalisation
 
     assert phases(metrics(), progress(before_and_after))[7].circuit_formation == 450
     at_the_ends = metrics(memorised=(450,), generalised=(450,))
-    assert phases(at_the_ends, progress(valley(0)))[7].circuit_formation == 450
+    assert phases(at_the_ends, progress(valley(450)))[7].circuit_formation == 450
 
 
-def test_a_loss_that_only_falls_gives_the_last_checkpoint_and_one_that_only_rises_the_first() -> None:
+def test_a_loss_that_does_not_turn_between_them_says_nothing_of_the_circuit() -> None:
     data = metrics(memorised=(120,), generalised=(690,))
-    assert phases(data, progress(lambda step: -step))[7].circuit_formation == 650
-    assert phases(data, progress(lambda step: step))[7].circuit_formation == 150
+    for never_turns in (
+        lambda step: -step,
+        lambda step: step,
+        lambda step: 0 * step,
+        valley(50),
+        valley(750),
+    ):
+        assert phases(data, progress(never_turns))[7].circuit_formation is None
 
 
-def test_the_first_of_equal_minima_counts_and_nan_does_not() -> None:
-    assert phases(metrics(), progress(lambda step: 0 * step))[7].circuit_formation == 100
+def test_a_checkpoint_without_a_value_does_not_count() -> None:
+    def unknown_beside_the_valley(step):
+        return np.where(step == 400, np.nan, valley(350)(step))
 
-    def unknown_till_300(step):
-        return np.where(step < 300, np.nan, 1.0)
-
-    assert phases(metrics(), progress(unknown_till_300))[7].circuit_formation == 300
+    assert phases(metrics(), progress(unknown_beside_the_valley))[7].circuit_formation == 350
 
 
 @pytest.mark.parametrize(
@@ -94,7 +98,7 @@ def test_circuit_formation_is_censored(memorised, generalised, curve) -> None:
     assert found.generalised == (generalised if generalised < NEVER else None)
 
 
-def test_cleanup_compares_with_the_largest_loss_so_far() -> None:
+def test_cleanup_compares_with_the_largest_loss_before_generalisation() -> None:
     def cleanup(test_loss):
         (found,) = phases(metrics(test_loss=test_loss), progress(valley(350))).values()
         return found.cleanup
@@ -116,7 +120,16 @@ def test_a_seed_that_diverges_keeps_what_came_before() -> None:
     data, excluded = metrics(), progress(valley(350))
     data = data.where(data["step"] < 600)
     excluded = excluded.where(excluded["step"] < 600)
-    assert phases(data, excluded)[7] == Phases(100, None, 510, None)
+    assert phases(data, excluded)[7] == Phases(100, None, None, None)
+
+
+def test_a_fall_that_does_not_last_is_no_cleanup() -> None:
+    def spikes(step):
+        return np.where(step % 100 == 0, 20.0, 8.0)
+
+    assert phases(metrics(test_loss=spikes))[7].cleanup is None  # at 700, where it generalises, it is high
+    assert phases(metrics(test_loss=spikes, generalised=(690,)))[7].cleanup == 610
+    assert phases(metrics(test_loss=spikes, generalised=(NEVER,)))[7].cleanup is None
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -200,7 +200,8 @@ def test_a_sweep_that_showed_nothing_says_nothing(capsys: pytest.CaptureFixture[
 
 
 CHILD = """
-import os, time
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 from dataclasses import replace
 from mech_grok.progress import Status
 from mech_grok.sweep.display.board import Board, Row, Total

@@ -45,7 +45,11 @@ def delay(steps: GeneralisationSteps) -> str:
     reached = [seed for seed, step in steps.accuracy.items() if step is not None and seed in memorised]
     if not reached:
         waited = steps.last_step / _mean(memorised.values())
-        return f"Memorised, and not generalised {_times(waited)}."
+        all_memorised = len(memorised) == len(steps.memorisation)
+        who = (
+            "Memorised" if all_memorised else f"{len(memorised)} of {len(steps.memorisation)} seeds memorised"
+        )
+        return f"{who}, and not generalised {_times(waited)}."
     factor = _mean((steps.accuracy[seed] or 0) / memorised[seed] for seed in reached)
     all_did = len(reached) == len(steps.accuracy)
     who = "Generalised" if all_did else f"{len(reached)} of {len(steps.accuracy)} seeds generalised"

@@ -36,8 +36,11 @@ class CellPhases:
 
 
 def compute_phases(runs: Sequence[Run]) -> tuple[CellPhases, ...]:
-    """The phases of every cell on the page, the parents of forks included."""
-    cells = list(zip(identify(runs), runs, strict=True))
+    """The phases of every cell on the page, the parents of forks included.
+
+    A fork has none of its own: it may have memorised, and generalised, before it was forked.
+    """
+    cells = [(c, run) for c, run in zip(identify(runs), runs, strict=True) if not run.config.surgery]
     parents = {cell.index: (cell, run) for _, _, cell, run in with_parents(runs) if cell.index >= len(runs)}
     return tuple(_of_cell(cell, run) for cell, run in (*cells, *parents.values()))
 
@@ -58,11 +61,11 @@ def _of_cell(cell: Cell, run: Run) -> CellPhases:
 
 
 def _mean(those: Sequence[Phases]) -> Phases:
-    """Each boundary's mean over the seeds that got there, as a whole step."""
+    """Each boundary's mean over the seeds that got there, as a whole step; None unless more than half did."""
 
     def of(field: str) -> int | None:
         reached = [step for phases in those if (step := getattr(phases, field)) is not None]
-        return round(sum(reached) / len(reached)) if reached else None
+        return round(sum(reached) / len(reached)) if 2 * len(reached) > len(those) else None
 
     return Phases(of("memorised"), of("circuit_formation"), of("cleanup"), of("generalised"))
 
@@ -102,17 +105,19 @@ PHASES: Terms = (
     (
         "Phases",
         "<b>Memorisation</b> lasts until the train accuracy is 0.99. On the <b>plateau</b> the test loss "
-        "does not fall yet, while the circuit that will generalise forms. <b>Cleanup</b> begins at the first "
-        "evaluated step whose test loss is below half of the largest since memorisation, and ends at the "
-        "generalisation step. The names are those of "
+        "is still high, while the circuit that will generalise forms. <b>Cleanup</b> begins at the evaluated "
+        "step from which on the test loss stays below half of its largest since memorisation, and ends at "
+        "the generalisation step; a network that does not generalise has none. The names are those of "
         f"{NANDA}, who draw the lines by eye; the rules are this project's. The mean of a step is over the "
-        "seeds that reached it; a phase that did not end goes on to the last step.",
+        "seeds that reached it, if more than half did; a phase that did not end goes on to the last step. A "
+        "fork has no phases here: it may have memorised before it was forked.",
     ),
     (
         "Circuit formation",
         "The checkpoint between memorisation and generalisation with the least excluded loss on the training "
-        "pairs: from there on the network does worse without its key frequencies, so it has begun to use "
-        "them. Known where the progress measures were probed, and marked where it is on the plateau.",
+        "pairs, if that is higher at the checkpoints before and after: from there on the network does worse "
+        "without its key frequencies, so it has begun to use them. Known where the progress measures were "
+        "probed, to within a checkpoint, and marked where it is on the plateau.",
     ),
 )
 """What the phases are: (term, HTML)."""

@@ -14,7 +14,7 @@ COLUMNS = 6  # steps of a curve's table
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text, in HTML where a label is; `note` says what was chosen and over what it is a mean."""
+    """Cells of HTML, nothing of it from a name; `note` says what was chosen and over what it is a mean."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -92,7 +92,11 @@ def table_of_milestones(headlines: Sequence[Headline]) -> Table:
         for seed in h.steps.accuracy
     ]
     header = ("cell", "seed", "train accuracy ≥ 0.99", "test accuracy ≥ 0.995", "test loss ≤ 0.01")
-    return Table(header, tuple(rows), "First evaluated step; a dash where the run ended before.")
+    return Table(
+        header,
+        tuple(rows),
+        "First step, of the evaluated ones for the test set; a dash where the run ended before.",
+    )
 
 
 _RULES = ("memorisation", "accuracy", "loss")
