@@ -150,7 +150,7 @@ class Run:
     def figure(self, name: str) -> "plotly.graph_objects.Figure":
         """A figure of this run's report, such as `attention_entropy` or `learning`, for a notebook.
 
-        What a page's slider would choose is at the last checkpoint, and the mean over seeds.
+        What a page's slider would choose is at the last checkpoint; its title says of which seeds.
 
         Raises:
             UserError: there is no such figure; the message has all names that there are. Or nothing was

@@ -69,16 +69,26 @@ def test_a_name_is_in_the_legend_once() -> None:
 
 
 def test_every_figure_of_a_report_can_be_had_alone() -> None:
-    for name, figure in report_figures(RUNS).items():
-        whole = plotly_figure(figure)
+    for name, shown in report_figures(RUNS).items():
+        whole, figure = plotly_figure(shown), shown.figure
         assert len(whole.data) == sum(len(panel.figure.data) for panel in figure.panels), name
         assert figure.title in whole.layout.title.text
+        entries = [trace.name for trace in whole.data if trace.showlegend]
+        assert len(set(entries)) == len(entries), name
+        assert None not in entries, name
+
+
+def test_the_title_says_which_checkpoint_and_seeds_are_shown() -> None:
+    figures = report_figures(RUNS)
+    assert figures["patterns"].when == "step 1,500, mean over seeds"
+    assert figures["learning"].when == ""
+    assert "<sup>step 1,500, mean over seeds</sup>" in plotly_figure(figures["patterns"]).layout.title.text
 
 
 def test_the_numbers_are_those_of_the_page() -> None:
-    figure = report_figures(RUNS)["attention-entropy"]
-    (panel,) = figure.panels
-    whole = plotly_figure(figure).to_plotly_json()["data"]
+    shown = report_figures(RUNS)["attention-entropy"]
+    (panel,) = shown.figure.panels
+    whole = plotly_figure(shown).to_plotly_json()["data"]
     for ours, theirs in zip(whole, panel.figure.to_plotly_json()["data"], strict=True):
         assert (ours["x"], ours["y"], ours.get("name")) == (theirs["x"], theirs["y"], theirs.get("name"))
 

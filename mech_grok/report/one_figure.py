@@ -2,12 +2,15 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
 from mech_grok.errors import UserError
+from mech_grok.report.byte_arrays import ByteArray
 from mech_grok.report.cells import ReadOnce, Run
+from mech_grok.report.checkpoints import StepArray
 from mech_grok.report.headline import compute_headline
 from mech_grok.report.section import Figure, Width
 from mech_grok.report.sections import build_sections
@@ -25,14 +28,39 @@ PANEL_WIDTH: Mapping[Width, int] = {
 """Of each panel, in pixels."""
 
 
-def report_figures(runs: Sequence[Run]) -> dict[str, Figure]:
+@dataclass(frozen=True)
+class Shown:
+    """A figure of a report.
+
+    Attributes:
+        when: which checkpoint and seeds it shows; empty for what is over training.
+    """
+
+    figure: Figure
+    when: str
+
+
+def report_figures(runs: Sequence[Run]) -> dict[str, Shown]:
     """Name -> figure, of every figure that a report over these runs has, in its order."""
     runs = [ReadOnce(run) for run in runs]
     sections = build_sections(runs, compute_headline(runs))
-    return {figure.slug: figure for section in sections for figure in section.figures}
+    return {f.slug: Shown(f, _when(f, s.arrays)) for s in sections for f in s.figures}
 
 
-def find_figure(figures: Mapping[str, Figure], name: str) -> Figure:
+def _when(figure: Figure, arrays: Sequence[StepArray | ByteArray]) -> str:
+    """`step 1,500, mean over seeds` or, of maps, which are of one seed, `step 1,500, seed 456`."""
+    panels = [panel.figure.to_plotly_json() for panel in figure.panels if panel.shows == "checkpoint"]
+    keys = {(trace.get("meta") or {}).get("array") for panel in panels for trace in panel["data"]}
+    shown = [a for a in arrays if a.key in keys]
+    if not shown:
+        return ""
+    steps = sorted({int(a.steps[-1]) for a in shown})
+    seeds = sorted({a.seeds[0] for a in shown if isinstance(a, ByteArray)})
+    who = f"seed {', '.join(map(str, seeds))}" if seeds else "mean over seeds"
+    return f"step {', '.join(f'{step:,}' for step in steps)}, {who}"
+
+
+def find_figure(figures: Mapping[str, Shown], name: str) -> Shown:
     """The figure of a name, in which `_` may stand for `-`.
 
     Raises:
@@ -46,25 +74,30 @@ def find_figure(figures: Mapping[str, Figure], name: str) -> Figure:
     return figures[slug]
 
 
-def plotly_figure(figure: Figure) -> go.Figure:
+def plotly_figure(shown: Shown) -> go.Figure:
     """All panels of a figure as one Plotly figure, with a legend and a colour bar.
 
-    What a page's slider would choose is as the page first shows it: the last checkpoint, mean over seeds.
+    What a page's slider would choose is as the page first shows it: the last checkpoint, mean over seeds, or
+    of maps one seed; the title says which.
     """
+    figure = shown.figure
     titles = [panel.title for panel in figure.panels]
-    panels = [go.Figure(panel.figure).update_traces(_IN_LEGEND, selector=_is_mean) for panel in figure.panels]
+    panels = [
+        go.Figure(panel.figure).update_traces(_IN_LEGEND, selector=_has_entry) for panel in figure.panels
+    ]
     whole = tiled(panels, titles, COLUMNS[figure.width], PANEL_WIDTH[figure.width])
     heat_maps = [trace for trace in whole.data if isinstance(trace, go.Heatmap)]
     for trace in heat_maps:  # they share one scale, which the page explains in the figure's key
         first = trace is heat_maps[0]
         trace.update(showscale=first, colorbar={"thickness": 12, "outlinewidth": 0, "len": 0.8})
-    top = {"text": figure.title, "x": 0, "xref": "paper", "xanchor": "left"}
+    title = f"{figure.title}<br><sup>{shown.when}</sup>" if shown.when else figure.title
+    top = {"text": title, "x": 0, "xref": "paper", "xanchor": "left"}
     return whole.update_layout(title=top, margin={"t": 70, "b": 40})
 
 
 _IN_LEGEND = {"showlegend": True}
 
 
-def _is_mean(trace: Any) -> bool:
-    """A page's chips and key name the lines; here the legend does, of every split."""
-    return isinstance(trace.meta, Mapping) and trace.meta.get("seed") == "mean"
+def _has_entry(trace: Any) -> bool:
+    """Lines of means, and points of one quantity against another: a page's chips name their cells."""
+    return isinstance(trace.meta, Mapping) and (trace.meta.get("seed") == "mean" or "against" in trace.meta)

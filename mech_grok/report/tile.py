@@ -147,9 +147,13 @@ def _title(text: str, tile: _Tile, panel: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_one_legend_entry(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    seen = set()
+    """The first visible trace of a name; none of traces without one."""
+    seen = {None}
     for trace in traces:
-        if trace.get("showlegend") and trace.get("visible", True) is True:
-            trace["showlegend"] = trace.get("name") not in seen
-            seen.add(trace.get("name"))
+        name, is_hidden = trace.get("name"), trace.get("visible", True) is not True
+        if is_hidden or trace.get("showlegend") is False or name in seen:
+            trace["showlegend"] = False
+        else:
+            trace["showlegend"] = True
+            seen.add(name)
     return traces
