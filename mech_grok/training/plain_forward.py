@@ -16,6 +16,7 @@ from torch import Tensor
 from mech_grok.config import ModelConfig
 from mech_grok.model.norm_sites import pathway_sites, residual_sites
 from mech_grok.placement import ATTENTION_PATHWAYS
+from mech_grok.training.attend import attend
 from mech_grok.training.forward_parts import (
     Parameters,
     apply_norm,
@@ -72,9 +73,8 @@ def block(
 def _attention(
     resid_sntd: Tensor, read_sntd: Tensor, parameters: Parameters, config: ModelConfig, prefix: str
 ) -> Tensor:
-    q, k, v = (x.transpose(2, 3) for x in _heads(resid_sntd, read_sntd, parameters, config, prefix))
-    z = F.scaled_dot_product_attention(q, k, v, scale=1.0)
-    z = rearrange(z, "s n h t e -> s (n t) (h e)")
+    z_snthe = attend(*_heads(resid_sntd, read_sntd, parameters, config, prefix))
+    z = rearrange(z_snthe, "s n t h e -> s (n t) (h e)")
     w_o = parameters[f"{prefix}attn.W_O"].flatten(1, 2)
     return linear(z, w_o).view_as(read_sntd)
 
