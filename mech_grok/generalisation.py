@@ -60,6 +60,31 @@ def _per_seed(curve: xr.DataArray, rule: Callable[[xr.DataArray], xr.DataArray])
     return {int(seed): first_met(rule(curve.sel(seed=seed))) for seed in curve["seed"].values}
 
 
+@dataclass(frozen=True)
+class Happened:
+    """When something first happened, as far as that is known: it is looked for at some of the steps only.
+
+    Attributes:
+        after: the last step at which it was looked for and had not happened; 0, before training, if there is
+            none.
+        by: the step at which it was first found; None if it was not (censored).
+    """
+
+    after: int
+    by: int | None
+
+
+def happened(curve: xr.DataArray, by: int | None) -> Happened:
+    """When something happened that was looked for wherever a curve (step) has a finite value.
+
+    Args:
+        by: the step at which it was found; None if it was not.
+    """
+    steps = curve["step"].values[np.isfinite(curve.values)]
+    before = steps if by is None else steps[steps < by]
+    return Happened(int(before[-1]) if before.size else 0, by)
+
+
 def first_met(met: xr.DataArray) -> int | None:
     """The first step at which a condition (step) is met, or None."""
     where = np.flatnonzero(met.values)

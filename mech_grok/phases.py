@@ -1,4 +1,4 @@
-"""What is read off a whole trajectory: when the phases of grokking begin, and when a curve gets somewhere.
+"""When the phases of grokking begin, read off a whole trajectory.
 
 Nanda et al. (arXiv 2301.05217) name three phases, memorisation, circuit formation and cleanup, and draw the
 lines between them by eye. The rules here are this project's own.
@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from mech_grok.generalisation import StepBySeed, first_met, generalisation_steps
+from mech_grok.generalisation import generalisation_steps
 
 _FALLEN = 0.5  # of the largest test loss
-_NEAR_MINIMUM = 0.1  # of the least value
 
 
 @dataclass(frozen=True)
@@ -61,24 +60,6 @@ def phases(metrics: xr.Dataset, progress: xr.Dataset | None = None) -> dict[int,
     }
 
 
-def onset(curve: xr.DataArray) -> StepBySeed:
-    """Per seed, the first step at which a curve (seed, step) is within 10% of its least value.
-
-    That is at most 1.1 times the least value of the whole trajectory, if it is positive. For the effective
-    rank it is the "onset of compressibility" of arXiv 2602.06702; give the curve without the untrained model
-    then, whose effective rank is the lowest of all. None for a seed without values;
-    those that are not finite do not count.
-    """
-    finite = curve.where(np.isfinite(curve))
-    least = finite.fillna(np.inf).min("step") if finite.sizes["step"] else np.inf
-    return _per_seed(finite <= least + _NEAR_MINIMUM * abs(least))
-
-
-def first_reaching(curve: xr.DataArray, threshold: float) -> StepBySeed:
-    """Per seed, the first step at which a curve (seed, step) is at or above a threshold; None without one."""
-    return _per_seed(curve >= threshold)
-
-
 def _lowest(curve: xr.DataArray, start: int | None, stop: int | None) -> int | None:
     """The step from `start` to `stop` with the least value of a curve (step), if it is higher beside it."""
     if start is None or stop is None:
@@ -107,7 +88,3 @@ def _lasting_fall(curve: xr.DataArray, start: int | None, stop: int | None) -> i
     high = np.flatnonzero(between.values >= _FALLEN * between.values.max())
     after = between["step"].values[high[-1] + 1 :]
     return int(after[0]) if after.size else None
-
-
-def _per_seed(met: xr.DataArray) -> dict[int, int | None]:
-    return {int(seed): first_met(met.sel(seed=seed)) for seed in met["seed"].values}

@@ -284,4 +284,5 @@ def fake_run(
         attention_factors=maker.attention_factors() if follows else None,
         parent=parent,
         environment=ENVIRONMENT,
+        path=Path("runs") / (name or specifier),
     )

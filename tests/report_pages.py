@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from browsers import Opened, chromium, opened
+from fake_maps import with_maps
 from fake_probes import add_probes
 from fake_runs import FakeRun, fake_run
-from test_report_maps import with_maps
 
 from mech_grok.report import study_report
 

@@ -1,7 +1,6 @@
 """The pages of the paper's figures, from results whose answers are known."""
 
 import base64
-import json
 import re
 from dataclasses import replace
 from html import unescape
@@ -12,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from embedded_page import embedded
 from paper_results import CHECKPOINTS, STEPS, result
 
+from mech_grok.generalisation import Happened
 from mech_grok.paper.cells import LATTICE, PaperCell
 from mech_grok.paper.claims import Claim, Finding
 from mech_grok.paper.compare import figure_rows
@@ -21,6 +22,7 @@ from mech_grok.paper.curves import CURVES
 from mech_grok.paper.figures import FIGURES, find_figure
 from mech_grok.paper.limits import STEP_WITHIN
 from mech_grok.paper.pages import write, write_pages
+from mech_grok.paper.pages.milestones import generalised_steps
 from mech_grok.paper.pages.onset import onsets
 from mech_grok.paper.pages.quantities import QUANTITIES
 from mech_grok.paper.pages.scatter import paths
@@ -71,12 +73,6 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(folder: Path, name: str) -> str:
     return (folder / f"{name}.html").read_text("utf-8")
-
-
-def embedded(page: str, name: str = "report-data") -> dict[str, Any]:
-    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.S)
-    assert found
-    return json.loads(found[1], parse_constant=pytest.fail)
 
 
 def traces(page: str, panel: str, seed: object) -> list[dict[str, Any]]:
@@ -250,14 +246,29 @@ def test_scatter_pairs_what_was_measured_at_the_same_checkpoint(folder: Path) ->
     np.testing.assert_allclose(numbers(trace["y"]), np.where(is_late, 1, 0.5), rtol=1e-6)
 
 
+def test_what_a_curve_may_not_lose_is_when_its_seeds_and_their_mean_generalised(
+    results: dict[str, Result],
+) -> None:
+    (group,) = shown_groups(find_figure("fig2"))
+    found = {cell.name: generalised_steps(cell, measured(results)) for cell in group.drawn}
+    assert found[M.name] == {*range(800, 1601, 200)}  # the mean does with the last seed
+    assert found[OFF.name] == frozenset()
+    assert generalised_steps(group.drawn[0], {}) == frozenset()
+
+
 def test_onsets_are_those_of_each_seed(folder: Path, results: dict[str, Result]) -> None:
     (group,) = shown_groups(find_figure("fig6"))
     found = onsets("effective_rank", group, measured(results))
     assert len(found) == 4 * len(SEEDS)
     assert {(o.appeared, o.generalised) for o in found if o.cell.name == M.name} == {
-        (step, step) for step in range(800, 1601, 200)
+        (Happened(step - 200, step), Happened(step - 50, step)) for step in range(800, 1601, 200)
     }
-    assert {(o.appeared, o.generalised) for o in found if o.cell.name == OFF.name} == {(None, None)}
+    assert {(o.appeared, o.generalised) for o in found if o.cell.name == OFF.name} == {
+        (Happened(10_000, None), Happened(10_000, None))
+    }
+    assert "first in none of 20 networks; none generalised first; 15 undecided; 5 did neither." in read(
+        folder, "fig6"
+    )
     assert len(embedded(read(folder, "fig6"))["panels"]["onset-rank-0"]["data"]) == 3 * len(SEEDS)
     assert "5 seeds did not do both" in read(folder, "fig6")
     assert "highest until then" in read(folder, "fig6")
@@ -268,10 +279,10 @@ def test_the_onset_of_fourier_structure_is_that_of_each_seed(
 ) -> None:
     (group,) = shown_groups(find_figure("fig2"))
     found = onsets("c_fourier", group, measured(results))
-    concentrated = {o.appeared for o in found if o.cell.name == M.name}
+    concentrated = {o.appeared.by for o in found if o.cell.name == M.name}
     assert concentrated == {*range(800, 1601, 200)}  # 0.1 before, and 0.6 from the seed's own step on
     assert len(embedded(read(folder, "fig2"))["panels"]["onset-fourier-0"]["data"]) == len(
-        [o for o in found if o.appeared is not None and o.generalised is not None]
+        [o for o in found if o.appeared.by is not None and o.generalised.by is not None]
     )
     assert "below it the network generalises first" in read(folder, "fig2")
 

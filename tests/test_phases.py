@@ -1,12 +1,10 @@
-"""The rules for phases and onsets, on curves whose steps are known."""
+"""The rules for phases, on curves whose steps are known."""
 
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mech_grok.phases import Phases, first_reaching, onset, phases
+from mech_grok.phases import Phases, phases
 
 STEPS = np.arange(1, 1001)
 CHECKPOINTS = np.arange(0, 1001, 50)
@@ -136,47 +134,3 @@ def test_a_fall_that_does_not_last_is_no_cleanup() -> None:
 def test_short_runs(n) -> None:
     found = phases(metrics().isel(step=slice(0, n)), progress(valley(350)).isel(step=slice(0, n)))
     assert found == {7: Phases(None, None, None, None)}
-
-
-def curve(*rows, step=None) -> xr.DataArray:
-    values = np.array(rows, dtype=float)
-    return xr.DataArray(
-        values,
-        {"seed": 7 + np.arange(len(rows)), "step": 10 * np.arange(values.shape[1])},
-        dims=("seed", "step"),
-    )
-
-
-def test_onset_is_the_first_value_within_a_tenth_of_the_least() -> None:
-    found = onset(curve([30, 12, 11.01, 10.99, 10, 15], [30, 36, 8.8, 8.5, 8.2, 8]))
-    assert found == {7: 30, 8: 20}
-
-
-def test_onset_counts_a_dip_before_the_minimum() -> None:
-    assert onset(curve([5, 1.1, 30, 30, 1.0])) == {7: 10}
-
-
-def test_onset_of_what_is_not_finite() -> None:
-    rows = [[np.nan, 9, np.nan, 8, np.inf], [np.nan] * 5, [np.inf] * 5, [-np.inf, 3, 2, 2, 1]]
-    assert onset(curve(*rows)) == {7: 30, 8: None, 9: None, 10: 40}
-
-
-@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=20), st.floats(0.01, 100))
-def test_onset_does_not_depend_on_units_and_is_no_later_than_the_minimum(values, unit) -> None:
-    found = onset(curve(values))[7]
-    assert found is not None
-    assert found <= 10 * int(np.argmin(values))
-    near = [abs(v / min(values) - 1.1) < 1e-9 for v in values]
-    assert any(near) or onset(curve([unit * v for v in values]))[7] == found
-
-
-def test_first_reaching() -> None:
-    c_fourier = curve([0.1, 0.99, 1.0, 0.5, 2], [0.1] * 5, [np.nan, np.nan, np.nan, 1.5, 2])
-    assert first_reaching(c_fourier, 1.0) == {7: 20, 8: None, 9: 30}
-
-
-def test_no_steps_and_no_seeds() -> None:
-    empty = curve([1.0, 2.0]).isel(step=slice(0, 0))
-    assert onset(empty) == {7: None}
-    assert first_reaching(empty, 1.0) == {7: None}
-    assert onset(curve([1.0, 2.0]).isel(seed=slice(0, 0))) == {}

@@ -1,7 +1,5 @@
 """The report: its data, its figures, and a page that loads nothing from elsewhere."""
 
-import base64
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.io
 import pytest
+from embedded_page import array_values, embedded
 from fake_runs import TOKENS, FakeRun, fake_run
 
 from mech_grok.placement import all_placements
@@ -17,7 +16,7 @@ from mech_grok.report import checkpoints, curves, study_report
 from mech_grok.report.by_frequency import Scale, compute_spectrum, draw_bars, draw_history
 from mech_grok.report.cells import identify
 from mech_grok.report.headline import StepSummary, compute_headline, draw_milestones, step_summary
-from mech_grok.report.lines import MOST_POINTS, draw_lines, over_seeds, thin
+from mech_grok.report.lines import draw_lines, over_seeds
 from mech_grok.report.render import duration
 from mech_grok.report.style import placement_colour
 from mech_grok.report.tables import number, table_of_lines
@@ -60,12 +59,6 @@ class Outline(HTMLParser):
             self.loads += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "data", "action")]
 
 
-def embedded(page: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', page, re.S)
-    assert found
-    return json.loads(found[1])
-
-
 # ---- cells ----------------------------------------------------------------------------------------------
 
 
@@ -95,7 +88,7 @@ def test_cells_of_one_placement_differ_in_label_and_shade() -> None:
 # ---- curves ---------------------------------------------------------------------------------------------
 
 
-def test_learning_curves_show_evaluated_steps_only(runs: list[FakeRun]) -> None:
+def test_test_curves_show_evaluated_steps_only(runs: list[FakeRun]) -> None:
     loss, accuracy = curves.compute_learning(runs)
     train, test = loss.curves[:2]
     metrics = runs[0].metrics
@@ -105,14 +98,6 @@ def test_learning_curves_show_evaluated_steps_only(runs: list[FakeRun]) -> None:
     np.testing.assert_array_equal(test.values, metrics["test_loss"].values[:, where])
     assert np.isfinite(test.values).all()
     assert (loss.log, accuracy.log) == (True, False)
-
-
-def test_long_curves_are_thinned_and_keep_both_ends() -> None:
-    for n in (1, 2, MOST_POINTS, MOST_POINTS + 1, 10_000):
-        kept = thin(n)
-        assert kept[0] == 0
-        assert kept[-1] == n - 1
-        assert len(kept) <= MOST_POINTS + 1
 
 
 def test_the_mean_over_seeds_leaves_out_what_a_diverged_seed_has_not() -> None:
@@ -293,7 +278,7 @@ def test_the_page_says_how_it_was_made(page: str) -> None:
 def test_the_numbers_are_embedded_once_and_exactly(page: str, runs: list[FakeRun]) -> None:
     data = embedded(page)
     array = data["arrays"]["pattern:1"]
-    values = np.frombuffer(base64.b64decode(array["values"]), "<f4").reshape(array["shape"])
+    values = array_values(array)
     np.testing.assert_array_equal(values, runs[1].probe("attention")["pattern"].values)
     assert data["steps"] == list(range(0, 1501, 100))
     shown = {t["meta"]["array"] for p in data["panels"].values() for t in p["data"] if "array" in t["meta"]}

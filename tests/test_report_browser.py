@@ -1,7 +1,9 @@
 """Using the report in a real Chromium, opened from disk with the network off."""
 
+import base64
 import csv
 import io
+import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from browsers import Opened, opened, slack
+from embedded_page import array_values
+from embedded_page import embedded as unpacked
+from fake_maps import with_maps
 from fake_probes import add_probes
 from fake_runs import FakeRun, fake_run
-from test_report_maps import with_maps
 
 from mech_grok.report import study_report
 from mech_grok.report.phases import compute_phases
@@ -182,16 +186,19 @@ def downloaded(page: Opened, figure: str) -> list[dict[str, str]]:
 
 
 def test_the_downloaded_curves_are_the_run_s(page: Opened, runs: list[FakeRun]) -> None:
-    found: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    found: dict[tuple[str, ...], dict[int, float]] = defaultdict(dict)
     for row in downloaded(page, "learning"):
-        found[row["quantity"].lower(), row["cell"], row["split"], row["seed"]].append(float(row["value"]))
+        key = row["quantity"].lower(), row["cell"], row["split"], row["seed"]
+        found[key][int(row["step"])] = float(row["value"])
     for run in runs:
-        metrics = run.metrics.isel(step=np.flatnonzero(run.metrics["evaluated"].values))
+        evaluated = run.metrics["step"].values[run.metrics["evaluated"].values]
         for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
             split, quantity = name.split("_")
             for seed in (456, 789):
-                values = np.array(found.pop((quantity, run.name, split, str(seed))), np.float32)
-                np.testing.assert_array_equal(values, metrics[name].sel(seed=seed).values)
+                drawn = found.pop((quantity, run.name, split, str(seed)))
+                values = run.metrics[name].sel(seed=seed, step=list(drawn)).values
+                np.testing.assert_array_equal(np.array(list(drawn.values()), np.float32), values)
+                assert split == "train" or list(drawn) == evaluated.tolist()
     assert not found
 
 
@@ -201,6 +208,40 @@ def test_the_downloaded_spectra_are_the_run_s(page: Opened, runs: list[FakeRun])
         values = np.array([float(row["value"]) for row in rows if row["cell"] == run.name], np.float32)
         spectrum = run.probe("fourier")["embedding_spectrum"].transpose("seed", "step", "frequency")
         np.testing.assert_array_equal(values, spectrum.values.astype(np.float32).ravel())
+
+
+def test_what_a_page_stores_packed_comes_back(page: Opened, report: Path) -> None:
+    data = unpacked(report.read_text("utf-8"))
+    for key in ("change:0", "pattern:1", "log10_share:1", "embedding_circle:0"):
+        array = data["arrays"][key]
+        plain = "(key) => Array.from(valuesOf(report.arrays[key]), (x) => Number.isNaN(x) ? null : x)"
+        values = page.run(plain, key)
+        found = np.array(values, float).reshape(array["shape"])
+        expected = array_values(array)
+        if "low" in array:
+            low, high = (np.frombuffer(base64.b64decode(array[end]), "<f4") for end in ("low", "high"))
+            ends = [end.reshape(*array["shape"][:-2], 1, 1) for end in (low, high)]
+            decoded = ends[0] + expected / 254 * (ends[1] - ends[0])
+            expected = np.where(expected == 255, np.nan, decoded)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    panels = {key: page.run("(key) => restored(report.panels[key])", key) for key in data["panels"]}
+    assert panels == data["panels"]
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+@pytest.mark.parametrize("strategy", [zlib.Z_DEFAULT_STRATEGY, zlib.Z_FIXED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE])
+def test_what_zlib_deflates_is_inflated(page: Opened, level: int, strategy: int) -> None:
+    """Stored blocks, and those of fixed and of their own codes; runs as long as they can be, and far back."""
+    rng = np.random.default_rng(level)
+    noise = rng.integers(0, 256, 40_000).astype(np.uint8).tobytes()
+    same = """([packed, whole]) => {
+      const [raw, found] = [bytes(whole), inflate(bytes(packed), bytes(whole).length)];
+      return found.every((x, i) => x === raw[i]); }"""
+    few = rng.binomial(40, 0.1, 90_000).astype(np.uint8).tobytes()
+    for raw in (b"", b"a", b"a" * 100_000, noise, noise[:32_000] * 2, few):
+        packer = zlib.compressobj(level, strategy=strategy)
+        text = base64.b64encode(packer.compress(raw) + packer.flush()).decode()
+        assert page.run(same, [text, base64.b64encode(raw).decode()])
 
 
 # ---- speed ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import xarray as xr
 from fake_probes import KEYS, PARTS, PLACES, add_probes
 from fake_runs import FakeRun, fake_run
 
+from mech_grok.generalisation import Happened
 from mech_grok.report import study_report
 from mech_grok.report.ablation_sections import ablations
 from mech_grok.report.attribution_section import attribution, compute_frequencies, compute_lens, place_title
@@ -17,14 +18,15 @@ from mech_grok.report.dynamics_section import BY_PART, compute_by_part, dynamics
 from mech_grok.report.headline import compute_headline
 from mech_grok.report.key_amplitudes import compute_amplitudes, draw_amplitudes
 from mech_grok.report.lines import draw_lines
-from mech_grok.report.onset import STRUCTURES, compute_onsets, draw_onsets, onsets
+from mech_grok.report.onset import STRUCTURES, Onset, compute_onsets
+from mech_grok.report.onset_section import draw_onsets, onsets, tally
 from mech_grok.report.probe_curves import Tracked, compute_tracked
 from mech_grok.report.probe_sections import CIRCUIT, COMPRESSIBILITY, KERNEL, STABILITY, probe_section
 from mech_grok.report.progress_section import compute_progress, progress
 from mech_grok.report.sections import build_sections
 from mech_grok.report.style import PALE
 from mech_grok.report.tables import table_of_lines
-from mech_grok.structure import by_seed, concentrated_step, halved_step
+from mech_grok.structure import concentrated_step, halved_step
 
 
 @pytest.fixture(scope="module")
@@ -38,26 +40,57 @@ def runs() -> list[FakeRun]:
 # ---- when structure appears -----------------------------------------------------------------------------
 
 
-def curve(values: list[float], first: int = 0) -> xr.DataArray:
-    return xr.DataArray(values, {"step": first + 10 * np.arange(len(values))}, ("step",))
+@pytest.mark.parametrize(
+    ("appeared", "generalised", "first"),
+    [
+        (Happened(100, 200), Happened(290, 300), "structure"),
+        (Happened(100, 200), Happened(200, 210), "structure"),  # by 200, and after 200
+        (Happened(100, 200), Happened(190, 200), "undecided"),
+        (Happened(100, 200), Happened(100, 110), "undecided"),
+        (Happened(100, 200), Happened(90, 100), "generalisation"),
+        (Happened(100, 200), Happened(1500, None), "structure"),
+        (Happened(1500, None), Happened(90, 100), "generalisation"),
+        (Happened(100, 200), Happened(150, None), "undecided"),  # it diverged, and may have in the meantime
+        (Happened(150, None), Happened(190, 200), "undecided"),
+        (Happened(1500, None), Happened(1500, None), "neither"),
+    ],
+)
+def test_which_comes_first_is_decided_by_stretches_that_do_not_overlap(
+    runs: list[FakeRun], appeared: Happened, generalised: Happened, first: str
+) -> None:
+    assert Onset(identify(runs)[0], 1, appeared, generalised).first == first
 
 
-def test_an_untrained_model_has_no_structure_yet() -> None:
-    assert concentrated_step(curve([0.9, 0.1, 0.5, 0.2])) == 20
-    assert concentrated_step(curve([0.9, 0.1])) is None
-    assert halved_step(curve([99, 2, 8, 4.1, 4])) == 40
-    assert halved_step(curve([8, 4], first=10)) == 20  # forked: its first checkpoint is a trained model
+def test_a_bar_crosses_the_diagonal_where_the_order_is_undecided(runs: list[FakeRun]) -> None:
+    cell = identify(runs)[0]
+    grid = [(a, a + 3, g, g + 2) for a in range(8) for g in range(8)]
+    found = [Onset(cell, i, Happened(a, b), Happened(g, h)) for i, (a, b, g, h) in enumerate(grid)]
+    for trace, one in zip(draw_onsets(STRUCTURES["c_fourier"], found).data, found, strict=True):
+        (x,), (y,) = trace.x, trace.y
+        left, low = x - trace.error_x.arrayminus[0], y - trace.error_y.arrayminus[0]
+        crosses = left < y <= x or low < x <= y
+        assert crosses == (one.first == "undecided") == (trace.marker.color != cell.colour)
+        assert (left, low) == (one.appeared.after, one.generalised.after)
 
 
-def test_what_is_not_finite_is_no_structure() -> None:
-    assert halved_step(curve([0, np.inf, 8, 5, np.nan, -np.inf, 4])) == 60
-    assert concentrated_step(curve([0, np.nan, np.inf, 0.6])) == 30
-    assert halved_step(curve([])) is None
-
-
-def test_each_seed_has_its_own_onset_and_one_without_values_none() -> None:
-    both = xr.concat([curve([0, 8, 4, 4]), curve([0, 8, 8, 3]), curve([np.nan] * 4)], "seed")
-    assert by_seed(both.assign_coords(seed=[5, 6, 7]), halved_step) == {5: 20, 6: 30}
+def test_a_tally_counts_every_network_once(runs: list[FakeRun]) -> None:
+    cell = identify(runs)[0]
+    orders = [
+        ((0, 2), (5, 6)),
+        ((0, 2), (5, None)),
+        ((5, 6), (0, 2)),
+        ((0, 3), (1, 2)),
+        ((9, None), (9, None)),
+    ]
+    found = [Onset(cell, i, Happened(*a), Happened(*g)) for i, (a, g) in enumerate(orders)]
+    structure = STRUCTURES["effective_rank"]
+    assert tally(structure, found) == (
+        "Effective rank halved first in 2 of 5 networks; 1 generalised first; 1 undecided; 1 did neither."
+    )
+    assert (
+        tally(structure, found[2:3])
+        == "Effective rank halved first in none of 1 networks; 1 generalised first."
+    )
 
 
 def test_onsets_stand_against_the_generalisation_steps(runs: list[FakeRun]) -> None:
@@ -69,13 +102,19 @@ def test_onsets_stand_against_the_generalisation_steps(runs: list[FakeRun]) -> N
             data = runs[o.cell.index].probe(probe)[name].sel(seed=o.seed)
             accuracy = runs[o.cell.index].metrics["test_accuracy"].sel(seed=o.seed)
             reached = accuracy["step"].values[accuracy.values >= 0.995]
-            assert o.appeared == rule(data.sel(split="test") if "split" in data.dims else data)
-            assert o.generalised == (reached[0] if len(reached) else None)
-        figure = draw_onsets(STRUCTURES[name], found, 1500)
-        done = [(o.appeared, o.generalised) for o in found if o.appeared and o.generalised]
+            assert o.appeared.by == rule(data.sel(split="test") if "split" in data.dims else data)
+            assert o.appeared.after == (1500 if o.appeared.by is None else o.appeared.by - 100)
+            assert o.generalised.by == (reached[0] if len(reached) else None)
+            assert o.generalised.after == (1500 if o.generalised.by is None else o.generalised.by - 10)
+        figure = draw_onsets(STRUCTURES[name], found)
+        done = [(o.appeared.by, o.generalised.by) for o in found if o.appeared.by and o.generalised.by]
+        assert done
         assert [(t.x[0], t.y[0]) for t in figure.data] == done
         (diagonal,) = figure.layout.shapes
-        assert (diagonal.x0, diagonal.x1) == (diagonal.y0, diagonal.y1) == (0, 1500)
+        assert (diagonal.x0, diagonal.x1) == (diagonal.y0, diagonal.y1)
+        assert diagonal.x0 == 0
+        assert max(map(max, done)) < diagonal.x1 < figure.layout.xaxis.range[1]
+        assert figure.layout.xaxis.range == figure.layout.yaxis.range
 
 
 def test_onsets_say_who_is_censored_and_need_two_points(runs: list[FakeRun]) -> None:
@@ -83,7 +122,14 @@ def test_onsets_say_who_is_censored_and_need_two_points(runs: list[FakeRun]) -> 
     assert section is not None
     fourier = section.figures[0]
     assert "2 seeds did not do both within the run" in fourier.caption
-    assert {row[-1] for row in fourier.table.rows if row[0] == "No LN"} == {"not by 1,500"}
+    assert {row[3:] for row in fourier.table.rows if row[0] == "No LN"} == {("not by 1,500", "neither")}
+    (m, *_) = compute_onsets("c_fourier", runs)
+    assert fourier.table.rows[0][2:] == (
+        f"between {m.appeared.after:,} and {m.appeared.by:,}",
+        f"between {m.generalised.after:,} and {m.generalised.by:,}",
+        m.first,
+    )
+    assert "of 4 networks" in section.lead
     alone = fake_run("off", "", late=9000, seeds=(7,))
     assert onsets([alone]) is None
     never = onsets([alone, fake_run("pre", "q+k+v+mlp", late=9000, seeds=(7,))])

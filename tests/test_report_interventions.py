@@ -1,19 +1,20 @@
 """The report of interventions without training: the ablation grid, interactions, scale, attention factors."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from embedded_page import embedded
 from fake_runs import FACTORS, INTERVENTIONS, SETS, FakeRun, fake_run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mech_grok.report import ablation_figures, ablation_sections, ablation_tables, curves, study_report
 from mech_grok.report.ablation_arrays import (
+    MOST_OF_A_PAGE,
     MOST_SEED_CHECKPOINTS,
     QUANTITIES,
     SCORES,
@@ -123,6 +124,14 @@ def test_a_long_run_stays_below_a_megabyte(seeds: tuple[int, ...], most: int) ->
     assert most / 2 < len(steps) <= most + 1
     base64 = sum(a.values.nbytes for (a,) in arrays) * 4 / 3
     assert base64 < 1e6 * (1 + 1 / MOST_SEED_CHECKPOINTS * len(seeds))
+
+
+def test_many_cells_have_fewer_checkpoints_each() -> None:
+    run = fake_run("off", "", late=500, seeds=(1, 2, 3, 4), steps=1000, every=10)
+    counts = [len(compute_grid([run] * cells, "change")[1][0].steps) for cells in (1, 2, 8)]
+    assert counts[0] == counts[1] == 51  # of 101, every second one
+    assert counts[2] == 16
+    assert counts[2] * 4 * 8 <= MOST_OF_A_PAGE
 
 
 # ---- the figures ----------------------------------------------------------------------------------------
@@ -254,9 +263,7 @@ def test_the_farthest_head_from_its_target_is_named() -> None:
 
 def test_the_page_has_a_button_and_a_look_for_every_choice(runs: list[FakeRun], tmp_path: Path) -> None:
     page = study_report(runs, tmp_path, "Grid").read_text("utf-8")
-    found = re.search(r'id="report-data">(.*?)</script>', page, re.S)
-    assert found
-    data = json.loads(found[1])
+    data = embedded(page)
     for slug, looks in data["looks"].items():
         figure = page.partition(f'id="figure-{slug}"')[2].partition("</figure>")[0]
         assert re.findall(r'data-choice="(\d+)" aria-pressed="(\w+)"', figure) == [

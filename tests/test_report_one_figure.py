@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -9,12 +10,21 @@ import pytest
 from plotly.subplots import make_subplots
 
 from mech_grok.errors import UserError
+from mech_grok.report.cells import identify
 from mech_grok.report.export import export_figures
-from mech_grok.report.one_figure import find_figure, plotly_figure, report_figures
+from mech_grok.report.one_figure import Shown, find_figure, plotly_figure, report_figures
+from mech_grok.report.phase_shapes import phase_key, phase_shapes
+from mech_grok.report.phases import NAMES, CellPhases, Spans, compute_phases
 from mech_grok.report.tile import tiled
 from tests.fake_runs import fake_run
 
 RUNS = [fake_run("mlp-pre", "mlp", late=600), fake_run("off", "", late=9000)]
+
+
+@cache
+def figures_of(cells: int) -> dict[str, Shown]:
+    """The figures of the first of `RUNS`, or of both."""
+    return report_figures(RUNS[:cells])
 
 
 def lines(*heights: float) -> go.Figure:
@@ -69,9 +79,10 @@ def test_a_name_is_in_the_legend_once() -> None:
 
 
 def test_every_figure_of_a_report_can_be_had_alone() -> None:
-    for name, shown in report_figures(RUNS).items():
+    for name, shown in figures_of(2).items():
         whole, figure = plotly_figure(shown), shown.figure
-        assert len(whole.data) == sum(len(panel.figure.data) for panel in figure.panels), name
+        own = [trace for trace in whole.data if trace.legend != "legend2"]  # that explains the phases
+        assert len(own) == sum(len(panel.figure.data) for panel in figure.panels), name
         assert figure.title in whole.layout.title.text
         entries = [trace.name for trace in whole.data if trace.showlegend]
         assert len(set(entries)) == len(entries), name
@@ -79,28 +90,76 @@ def test_every_figure_of_a_report_can_be_had_alone() -> None:
 
 
 def test_the_title_says_which_checkpoint_and_seeds_are_shown() -> None:
-    figures = report_figures(RUNS)
+    figures = figures_of(2)
     assert figures["patterns"].when == "step 1,500, mean over seeds"
     assert figures["learning"].when == ""
     assert "<sup>step 1,500, mean over seeds</sup>" in plotly_figure(figures["patterns"]).layout.title.text
 
 
 def test_the_numbers_are_those_of_the_page() -> None:
-    shown = report_figures(RUNS)["attention-entropy"]
+    shown = figures_of(2)["attention-entropy"]
     (panel,) = shown.figure.panels
     whole = plotly_figure(shown).to_plotly_json()["data"]
-    for ours, theirs in zip(whole, panel.figure.to_plotly_json()["data"], strict=True):
+    theirs_all = panel.figure.to_plotly_json()["data"]
+    for ours, theirs in zip(whole[: len(theirs_all)], theirs_all, strict=True):
         assert (ours["x"], ours["y"], ours.get("name")) == (theirs["x"], theirs["y"], theirs.get("name"))
 
 
 def test_means_of_every_split_are_in_the_legend() -> None:
-    whole = plotly_figure(report_figures(RUNS)["learning"])
-    assert {t.name for t in whole.data if t.showlegend} == {"M train", "M test", "No LN train", "No LN test"}
-    assert sum(bool(t.showlegend) for t in whole.data) == 4
+    whole = plotly_figure(figures_of(2)["learning"])
+    entries = [t.name for t in whole.data if t.showlegend and t.legend is None]
+    assert sorted(entries) == ["M test", "M train", "No LN test", "No LN train"]
+
+
+def rectangles(whole: go.Figure, axis: str) -> list[tuple[float, float]]:
+    return [(s.x0, s.x1) for s in whole.layout.shapes if s.type == "rect" and s.xref == axis]
+
+
+def test_phases_are_shaded_behind_the_curves_of_one_cell() -> None:
+    (found,) = compute_phases(RUNS[:1])
+    shown = figures_of(1)
+    whole = plotly_figure(shown["learning"])
+    for axis, panel in (("x", whole.layout.yaxis), ("x2", whole.layout.yaxis2)):
+        assert rectangles(whole, axis) == list(found.mean.spans)
+        heights = {(s.y0, s.y1) for s in whole.layout.shapes if s.type == "rect" and s.xref == axis}
+        assert heights == {tuple(panel.domain)}
+    assert {s.fillcolor for s in whole.layout.shapes if s.type == "rect"} == {found.cell.colour}
+    assert [t.name for t in whole.data if t.legend == "legend2"] == list(NAMES)
+    assert shown["patterns"].phases == ([],)
+
+
+def test_phases_of_several_cells_are_strips_above_the_axes() -> None:
+    found = compute_phases(RUNS)
+    whole = plotly_figure(figures_of(2)["learning"])
+    assert rectangles(whole, "x2") == [span for cell in found for span in cell.mean.spans]
+    strips = [s for s in whole.layout.shapes if s.type == "rect" and s.xref == "x2"]
+    assert {s.yanchor for s in strips} == {whole.layout.yaxis2.domain[1]}
+    high, low = ({(s.y0, s.y1) for s in strips if s.fillcolor == c.cell.colour} for c in found)
+    ((top, _),), ((bottom, below),) = high, low
+    assert 0 < bottom < below < top
+    history = plotly_figure(figures_of(2)["spectrum-history"])
+    assert rectangles(history, "x2") == list(found[1].mean.spans)  # a map has the strip of its own cell
+
+
+def test_phases_are_in_the_rows_of_their_cells() -> None:
+    found = compute_phases(RUNS)
+    whole = plotly_figure(figures_of(2)["milestones"])
+    assert rectangles(whole, "x") == [span for cell in found for span in cell.mean.spans]
+    assert {s.y0 for s in whole.layout.shapes if s.type == "rect"} == {-0.34, 1 - 0.34}
+
+
+def test_the_circuit_has_a_line_where_it_is_known() -> None:
+    cell = identify(RUNS[:1])[0]
+    known = CellPhases(cell, Spans(((0, 100), (100, 600)), 300), {})
+    panel = figures_of(1)["learning"].figure.panels[0]
+    shapes = phase_shapes(panel, {}, [known])
+    assert [(s["x0"], s["x1"]) for s in shapes if s["type"] == "line"] == [(300, 300)]
+    assert [t.name for t in phase_key(shapes)] == [*NAMES, "circuit forms"]
+    assert phase_shapes(panel, {}, []) == phase_key([]) == []
 
 
 def test_names_are_forgiving_and_wrong_ones_are_told_the_nearest() -> None:
-    figures = report_figures(RUNS)
+    figures = figures_of(2)
     assert find_figure(figures, "attention_entropy") is figures["attention-entropy"]
     with pytest.raises(UserError, match="unknown figure 'atention'; did you mean 'attention-entropy'"):
         find_figure(figures, "atention")

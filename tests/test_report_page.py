@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from embedded_page import embedded
 from fake_runs import FakeRun, fake_run
 from plotly.colors import sample_colorscale
 
@@ -212,12 +213,6 @@ def page(runs: list[FakeRun], tmp_path_factory: pytest.TempPathFactory) -> str:
     return study_report(runs, tmp_path_factory.mktemp("page"), "Page").read_text("utf-8")
 
 
-def embedded(page: str) -> dict:
-    found = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', page, re.S)
-    assert found
-    return json.loads(found[1])
-
-
 def test_every_colour_of_the_page_has_one_on_dark(page: str) -> None:
     data = embedded(page)
     used = set(re.findall(r'"(#[0-9a-f]{6}|rgba?\([\d., ]+\))"', json.dumps([data["panels"], data["looks"]])))
@@ -244,3 +239,16 @@ def test_every_plot_has_a_name_and_a_caption(page: str) -> None:
 def test_a_page_of_one_cell_has_no_strips(runs: list[FakeRun], tmp_path: Path) -> None:
     single = study_report(runs[:1], tmp_path, "One").read_text("utf-8")
     assert "behind the curves of every plot over steps" in single
+
+
+def test_a_cell_of_which_all_seeds_diverged_says_so(tmp_path: Path) -> None:
+    run = fake_run("off", "", late=600, steps=300)
+    run.diverged = {456: 100, 789: 150}
+    lost = run.metrics.where(run.metrics["step"] < 150)
+    run.metrics = lost.assign_coords(evaluated=run.metrics["evaluated"])
+    page = study_report([run], tmp_path, "Diverged").read_text("utf-8")
+    table = page.partition('<table class="final">')[2].partition("</table>")[0]
+    assert table.count("<td>diverged</td>") == 4
+    shown = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.S)
+    assert re.search(r"\b(nan|inf|None)\b", shown) is None
+    assert "Diverged: seed 456 at step 100, seed 789 at step 150" in page

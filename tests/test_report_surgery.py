@@ -1,20 +1,20 @@
 """The report of forked runs: labels, both futures, findings in words, and the page over them."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from embedded_page import embedded
 from fake_runs import FakeRun, fake_run
 
 from mech_grok.config import CellConfig
 from mech_grok.futures import Comparison, Futures, Lapses, Retention
 from mech_grok.report import study_report
 from mech_grok.report.cells import identify
-from mech_grok.report.forks import compute_forks, guests
+from mech_grok.report.forks import compute_forks, guests, with_parents
 from mech_grok.report.headline import compute_headline, draw_milestones, step_summary
 from mech_grok.report.labels import cell_label, name_label
 from mech_grok.report.lines import draw_lines
@@ -268,10 +268,30 @@ def test_a_parent_that_is_not_on_the_page_is_a_guest(off: FakeRun, child: FakeRu
     (guest,) = guests(runs)
     assert (guest.index, guest.name, guest.label) == (2, "off", "No LN")
     assert guest.colour not in {cell.colour for cell in identify(runs)}
-    same = fake_run("mlp-pre", "mlp", late=300, steps=800, seeds=SEEDS, parent=m, at=100)
+    name = "mlp-pre_from=mlp-pre_at=100"
+    same = fake_run("mlp-pre", "mlp", late=300, steps=800, seeds=SEEDS, parent=m, at=100, name=name)
     (twin,) = guests([same])
     assert twin.colour != identify([same])[0].colour
     assert guests([off, child]) == ()
+
+
+def test_runs_of_one_name_and_config_are_told_apart(off: FakeRun, child: FakeRun) -> None:
+    """As two studies have them: twice on a page, as parents of forks, and beside such a parent."""
+
+    def elsewhere(run: FakeRun, folder: str, parent: FakeRun | None = None) -> FakeRun:
+        return dataclasses.replace(run, path=Path(folder) / run.name, parent=parent)
+
+    here, there = elsewhere(off, "here"), elsewhere(off, "there")
+    first, second = elsewhere(child, "here", here), elsewhere(child, "there", there)
+    parents = [cell for _, _, cell, _ in with_parents([here, second, there, first])]
+    assert [cell.index for cell in parents] == [2, 0]
+    runs = [first, first, second]
+    assert [cell.index for _, _, cell, _ in with_parents(runs)] == [3, 3, 4]
+    shown = [*identify(runs), *guests(runs)]
+    assert len({cell.colour for cell in shown}) == len({cell.label for cell in shown}) == 5
+    (guest,) = guests([here, second])
+    assert (guest.index, guest.label) == (2, "No LN (2)")
+    assert guest.colour != identify([here])[0].colour
 
 
 @pytest.mark.parametrize("seeds", [(1,), (3, 4)])
@@ -330,9 +350,7 @@ def test_a_page_over_runs_of_different_beginnings(
 ) -> None:
     follower = fake_run("attn-pre-qk", "q+k", late=900, steps=800, seeds=SEEDS, follows="off")
     page = study_report([off, child, forgetful, follower], tmp_path, "Forks").read_text("utf-8")
-    found = re.search(r'id="report-data">(.*?)</script>', page, re.S)
-    assert found
-    data = json.loads(found[1])
+    data = embedded(page)
     assert data["steps"] == list(range(0, 801, 100))
     assert [cell["name"] for cell in data["cells"]][-1] == "mlp-pre"  # the parent that is not on the page
     drawn = {t["meta"]["cell"] for p in data["panels"].values() for t in p["data"] if "cell" in t["meta"]}

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from mech_grok.report.cells import Cell, Run, identify
 from mech_grok.report.checkpoints import StepArray, step_array
-from mech_grok.report.lines import thin
+from mech_grok.report.thinning import evenly_spaced
 
 Kind = Literal["change", "interaction"]
 
-# One float for each of them in every entry of the grid: what keeps a cell of five seeds below a megabyte.
+# One float for each of them in every entry of the grid: what keeps a cell of five seeds below a megabyte, and
+# many cells below two.
 MOST_SEED_CHECKPOINTS = 256
+MOST_OF_A_PAGE = 2 * MOST_SEED_CHECKPOINTS
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,14 @@ def applies_everywhere(arrays: Sequence[StepArray], intervention: str) -> bool:
 def _grids(runs: Sequence[Run]) -> list[tuple[Cell, xr.Dataset]]:
     """The cells that have an ablation grid, with as many of its checkpoints as the page holds."""
     pairs = zip(identify(runs), runs, strict=True)
-    return [(cell, _thinned(run.ablations)) for cell, run in pairs if run.ablations is not None]
+    grids = [(cell, run.ablations) for cell, run in pairs if run.ablations is not None]
+    most = min(MOST_SEED_CHECKPOINTS, MOST_OF_A_PAGE // max(len(grids), 1))
+    return [(cell, _thinned(data, most)) for cell, data in grids]
 
 
-def _thinned(data: xr.Dataset) -> xr.Dataset:
-    most = max(2, MOST_SEED_CHECKPOINTS // max(data.sizes["seed"], 1))
-    return data.isel(step=thin(data.sizes["step"], most))
+def _thinned(data: xr.Dataset, most: int) -> xr.Dataset:
+    """At most about `most` checkpoints times seeds."""
+    return data.isel(step=evenly_spaced(data.sizes["step"], max(2, most // max(data.sizes["seed"], 1))))
 
 
 def _one(data: xr.Dataset, quantity: Quantity, kind: Kind) -> xr.DataArray:

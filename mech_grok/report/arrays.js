@@ -1,5 +1,5 @@
 "use strict";
-// The page's numbers: arrays [seed, step, ...] decoded once, and what a trace shows of its array at the selected
+// The page's numbers: arrays [seed, step, ...] unpacked once, and what a trace shows of its array at the selected
 // checkpoint and seeds. Uses `report`, `state`, `averaging` and `grouped` of panels.js when it is called.
 
 function bytes(base64) {
@@ -12,17 +12,33 @@ function bytes(base64) {
 const floats = (base64) => new Float32Array(bytes(base64).buffer);
 const product = (numbers) => numbers.reduce((a, b) => a * b, 1);
 
-/** The numbers of an array [seed, step, ...], decoded once. */
+/** The numbers of an array [seed, step, ...], unpacked once. */
 function valuesOf(array) {
-  if (typeof array.values === "string") array.values = array.low ? widened(array) : floats(array.values);
+  if (typeof array.values === "string") {
+    const raw = inflate(bytes(array.values), product(array.shape) * (array.low ? 1 : 4));
+    array.values = array.low ? widened(array, summed(raw)) : new Float32Array(raw.buffer);
+  }
   return array.values;
+}
+
+/** Codes from the differences between neighbours, modulo 256. */
+function summed(codes) {
+  for (let i = 1; i < codes.length; i++) codes[i] += codes[i - 1];
+  return codes;
+}
+
+/** A copy of figures as JSON in which the parts that the page stores once are in their places again. */
+function restored(value) {
+  if (value === null || typeof value !== "object") return value;
+  if (Object.hasOwn(value, "shared")) return structuredClone(report.shared[value.shared]);
+  if (Array.isArray(value)) return value.map(restored);
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, restored(inner)]));
 }
 
 const STEPS = 254, MISSING = 255; // as in byte_arrays.py
 
 /** The numbers of an array of bytes: each map, its last two dimensions, has a range of its own. */
-function widened(array) {
-  const codes = bytes(array.values);
+function widened(array, codes) {
   const { low, step } = ranges(array);
   const size = product(array.shape.slice(-2));
   const values = new Float32Array(codes.length);

@@ -8,13 +8,14 @@ from plotly.subplots import make_subplots
 
 from mech_grok.report.byte_arrays import ByteArray, byte_array
 from mech_grok.report.cells import Run, identify
+from mech_grok.report.packing import stored_bytes
 from mech_grok.report.section import Choice, colour_key
 from mech_grok.report.snapshots import MOST, snapshots
 from mech_grok.report.style import MISSING, SEQUENTIAL, template
 from mech_grok.report.tables import Table, number
 
 BYTES = 2_250_000
-"""What the maps of a page may take (3 MB in base64): with many cells, fewer checkpoints are kept."""
+"""What the maps of a page may take as it stores them: where they take more, fewer checkpoints are kept."""
 
 REST = "rest"
 """In `meta`: the weight on `=`, which the other two leave over."""
@@ -33,14 +34,22 @@ CHOICES = (
 def compute_attention_maps(runs: Sequence[Run]) -> tuple[ByteArray, ...]:
     """Attention weight from `=` to a and to b: [1, step, layer, head, key, a, b], of one seed; one per cell.
 
-    At most `MOST` checkpoints, fewer where many cells share `BYTES`; none if not even one of each fits.
+    At most `MOST` checkpoints, fewer where the maps of all cells would take more than `BYTES`; none if not
+    even one of each fits.
     """
+    most = MOST
+    while most:
+        maps = _maps(runs, most)
+        taken = stored_bytes(maps)
+        if taken <= BYTES:
+            return maps
+        most = min(most - 1, most * BYTES // taken)
+    return ()
+
+
+def _maps(runs: Sequence[Run], most: int) -> tuple[ByteArray, ...]:
     having = [(c, run) for c, run in zip(identify(runs), runs, strict=True) if _NAME in run.probe_names]
     maps = [(cell, run, run.probe(_NAME)[[_NAME]].sel(key=list(KEYS))) for cell, run in having]
-    per_checkpoint = sum(data[_NAME].isel(seed=0, step=0).size for _, _, data in maps)
-    most = min(MOST, BYTES // max(per_checkpoint, 1))
-    if most < 1:
-        return ()
     return tuple(
         byte_array(_NAME, cell, snapshots(data, run, runs, most)[_NAME].isel(seed=[0]))
         for cell, run, data in maps

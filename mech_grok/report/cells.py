@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import xarray as xr
@@ -21,6 +22,11 @@ class Run(Protocol):
     @property
     def name(self) -> str:
         """The cell's name, which begins with its placement's specifier."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """The run directory, which tells it from other runs."""
         ...
 
     @property
@@ -73,6 +79,7 @@ class ReadOnce:
 
     def __init__(self, run: Run):
         self.name = run.name
+        self.path = run.path
         self.config = run.config
         self._probe = cache(run.probe)
         self._property = cache(partial(getattr, run))

@@ -4,33 +4,49 @@ Each returns its panels, none where no run has the quantity.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 from itertools import chain
 
 import numpy as np
 import xarray as xr
 
+from mech_grok.generalisation import generalisation_steps
 from mech_grok.report.cells import Cell, Run, identify, with_probe
 from mech_grok.report.lines import Curve, Lines, curve, same_range
+from mech_grok.report.phases import phases_of
 
 LOG_3 = (float(np.log(3)), "ln 3, uniform")
 
 
 def compute_learning(runs: Sequence[Run]) -> tuple[Lines, ...]:
-    """Loss and accuracy on train and test, at the steps where the test set was evaluated."""
-    data = [(cell, evaluated(run)) for cell, run in zip(identify(runs), runs, strict=True)]
-    loss = [curve(cell, d[f"{split}_loss"], split) for cell, d in data for split in ("train", "test")]
-    accuracy = [curve(cell, d[f"{split}_accuracy"], split) for cell, d in data for split in ("train", "test")]
+    """Loss and accuracy, on train at every step, on test at the steps where it was evaluated."""
+    cells = list(zip(identify(runs), runs, strict=True))
+    loss = [c for cell, run in cells for c in _train_and_test(cell, run, "loss")]
+    accuracy = [c for cell, run in cells for c in _train_and_test(cell, run, "accuracy")]
     return (
         Lines("Loss", "loss (nats)", tuple(loss), log=True),
         Lines("Accuracy", "accuracy", tuple(accuracy), y_range=(-0.03, 1.03)),
     )
 
 
+def _train_and_test(cell: Cell, run: Run, quantity: str) -> tuple[Curve, Curve]:
+    named = landmarks(run)
+    return (
+        curve(cell, run.metrics[f"train_{quantity}"], "train", keep=named),
+        curve(cell, evaluated(run)[f"test_{quantity}"], "test", keep=named),
+    )
+
+
 def compute_dynamics(runs: Sequence[Run]) -> tuple[Lines, ...]:
-    """L2 norms of all trained weights, of their gradient, and of the update."""
-    data = [(cell, evaluated(run)) for cell, run in zip(identify(runs), runs, strict=True)]
+    """L2 norms of all trained weights, of their gradient, and of the update, of every step."""
+    data = [(cell, run.metrics, landmarks(run)) for cell, run in zip(identify(runs), runs, strict=True)]
     return tuple(
-        Lines(title, f"{title.lower()} (L2)", tuple(curve(cell, d[name]) for cell, d in data), log=True)
+        Lines(
+            title,
+            f"{title.lower()} (L2)",
+            tuple(curve(cell, metrics[name], keep=named) for cell, metrics, named in data),
+            log=True,
+        )
         for name, title in (
             ("weight_norm", "Weight norm"),
             ("grad_norm", "Gradient norm"),
@@ -42,6 +58,15 @@ def compute_dynamics(runs: Sequence[Run]) -> tuple[Lines, ...]:
 def evaluated(run: Run) -> xr.Dataset:
     """The metrics of a run at the steps where the test set was evaluated."""
     return run.metrics.isel(step=np.flatnonzero(run.metrics["evaluated"].values))
+
+
+def landmarks(run: Run) -> frozenset[int]:
+    """The steps that the page speaks of: when each seed, and the mean, met a rule, and where phases begin."""
+    known = generalisation_steps(run.metrics)
+    by_seed = [step for rule in (known.memorisation, known.accuracy, known.loss) for step in rule.values()]
+    boundaries = [step for phases in phases_of(run).values() for step in astuple(phases)]
+    those = (*by_seed, known.mean_accuracy, known.first_perfect, *boundaries)
+    return frozenset(step for step in those if step is not None)
 
 
 def compute_head_averaged_entropy(runs: Sequence[Run]) -> tuple[Lines, ...]:

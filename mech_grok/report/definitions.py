@@ -175,7 +175,8 @@ SURGERY: Terms = (
     (
         "Stays, recovers, forgets",
         "Of a network that had generalised, whether its test accuracy is 0.995 or more at every evaluated "
-        "step after the fork; if not, whether it is at the end, or is below 0.9 there. The end is the median "
+        "step after the fork; if not, whether it is at the end, or is below 0.9 there or has diverged; what "
+        "ends between the two is back at less than 0.995. The end is the median "
         f"of the last {LAST_EVALUATIONS} evaluations. Networks that nothing was done to have spikes too: the "
         "share of evaluations below 0.995 stands beside the parent's over the same steps.",
     ),
@@ -198,5 +199,11 @@ ONSETS: Terms = (
         "Onset of compressibility",
         "Per seed, the first checkpoint of a trained model whose effective rank, of the features over the "
         "test pairs, is at most half of its highest until then (this project).",
+    ),
+    (
+        "Which comes first",
+        "Structure appeared after the checkpoint before its onset, and by that onset; the network "
+        "generalised after the evaluation before its generalisation step, and by that step. What did not "
+        "happen may have after the last of them. Where the two stretches overlap, the order is undecided.",
     ),
 )

@@ -15,6 +15,10 @@ function* curveRows(panel) {
       if (against) { // two quantities, at the steps in customdata
         yield row(against[0], seed, trace.customdata[i], x[i]);
         yield row(against[1], seed, trace.customdata[i], y[i]);
+        if (trace.error_x) { // each happened after its low step, and by the one above
+          yield row(against[0], `${seed} low`, trace.customdata[i], x[i] - numbers(trace.error_x.arrayminus)[i]);
+          yield row(against[1], `${seed} low`, trace.customdata[i], y[i] - numbers(trace.error_y.arrayminus)[i]);
+        }
         continue;
       }
       yield row(quantity, seed, x[i], y[i]);

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 
 from mech_grok.futures import Futures, compare_futures, steps_at_fork
 from mech_grok.generalisation import GeneralisationSteps
@@ -47,14 +49,22 @@ def compute_forks(runs: Sequence[Run]) -> tuple[Fork, ...]:
 
 
 def with_parents(runs: Sequence[Run]) -> list[tuple[Cell, Run, Cell, Run]]:
-    """Per forked run: its cell, the run, its parent's cell and its parent."""
+    """Per forked run: its cell, the run, its parent's cell and its parent.
+
+    A parent that is not among the runs of the page is a guest, with an index after theirs. Runs are the same
+    if their directories are: two studies may have cells of one name and config.
+    """
     cells = identify(runs)
-    places = {_identity(run): cell for cell, run in zip(cells, runs, strict=True)}
     forked = list(_forked(runs, cells))
+    places: dict[Path, Cell] = {}
+    for cell, run in zip(cells, runs, strict=True):
+        places.setdefault(run.path.resolve(), cell)
+    shown = list(cells)
     for _, _, parent in forked:
-        place = len(places)
-        places.setdefault(_identity(parent), _guest(parent, place, cells))
-    return [(cell, run, places[_identity(parent)], parent) for cell, run, parent in forked]
+        if parent.path.resolve() not in places:
+            shown.append(_guest(parent, shown))
+            places[parent.path.resolve()] = shown[-1]
+    return [(cell, run, places[parent.path.resolve()], parent) for cell, run, parent in forked]
 
 
 def guests(runs: Sequence[Run]) -> tuple[Cell, ...]:
@@ -72,18 +82,16 @@ def _forked(runs: Sequence[Run], cells: Sequence[Cell]) -> Iterator[tuple[Cell, 
                 yield cell, run, parent
 
 
-def _identity(run: Run) -> tuple[str, str]:
-    return run.name, run.config.model_dump_json()
-
-
-def _guest(run: Run, index: int, cells: Sequence[Cell]) -> Cell:
+def _guest(run: Run, shown: Sequence[Cell]) -> Cell:
+    """The cell after those that are there, of a label and a colour that none of them has."""
     placement = run.config.model.placement
-    colour = placement_colour(placement)
-    taken = any(cell.colour == colour for cell in cells)
+    colour, label = placement_colour(placement), cell_label(run.name, run.config)
+    shades = (shade(colour, rank, of) for of in count(1) for rank in range(of))
+    labels = (label if n == 1 else f"{label} ({n})" for n in count(1))
     return Cell(
-        index=index,
+        index=len(shown),
         name=run.name,
-        label=cell_label(run.name, run.config),
+        label=next(text for text in labels if text not in {cell.label for cell in shown}),
         specifier=placement.specifier,
-        colour=shade(colour, 1, 2) if taken else colour,
+        colour=next(hue for hue in shades if hue not in {cell.colour for cell in shown}),
     )

@@ -22,6 +22,11 @@ class Spread:
     low: float
     high: float
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a seed has a value; if not, all have diverged."""
+        return bool(np.isfinite(self.mean))
+
 
 @dataclass(frozen=True)
 class Headline:

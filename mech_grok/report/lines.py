@@ -1,7 +1,6 @@
 """Curves over training, of several cells and seeds: the data, and the one way they are drawn."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from mech_grok.report.cells import Cell
 from mech_grok.report.style import MUTED, PALE, template, translucent
+from mech_grok.report.thinning import thin
 
 Floats = NDArray[np.float32]
 
@@ -34,6 +34,7 @@ class Curve:
         reference: drawn dotted and thin, as what the other curves are compared with.
         quantity: what it is, where its panel shows several quantities of a cell.
         grey: drawn in grey, thin and without a band, as the background to the cell's own colour.
+        thinned: how many steps at most it was thinned to; None if it is whole.
     """
 
     cell: Cell
@@ -44,6 +45,7 @@ class Curve:
     reference: bool = False
     quantity: str = ""
     grey: bool = False
+    thinned: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,45 @@ class Lines:
 
 
 def curve(
-    cell: Cell, data: xr.DataArray, split: str = "all", *, reference: bool = False, most: int = MOST_POINTS
+    cell: Cell,
+    data: xr.DataArray,
+    split: str = "all",
+    *,
+    reference: bool = False,
+    most: int = MOST_POINTS,
+    keep: Collection[int] = (),
 ) -> Curve:
-    """The curve of a (seed, step) array, thinned to at most about `most` steps, the last one kept."""
+    """The curve of a (seed, step) array, thinned to at most `most` steps.
+
+    The steps are the same for all seeds: those at which one of them, or their mean, is at its lowest or
+    highest for a while, and what `thinning.thin` always keeps.
+
+    Args:
+        keep: steps that must stay, such as milestones.
+    """
     data = data.transpose("seed", "step")
-    keep = thin(data.sizes["step"], most)
+    steps, values = data["step"].values, single_precision(data.values)
+    drawn = thin(steps, np.vstack([values, over_seeds(values)[0]]), most, keep)
     return Curve(
         cell=cell,
         split=split,
         seeds=tuple(int(s) for s in data["seed"].values),
-        steps=data["step"].values[keep].astype(np.int32),
-        values=single_precision(data.values[:, keep]),
+        steps=steps[drawn].astype(np.int32),
+        values=values[:, drawn],
         reference=reference,
+        thinned=most if len(drawn) < len(steps) else None,
+    )
+
+
+def thinning_note(panels: Iterable[Lines]) -> str:
+    """A sentence (HTML) on the curves that are not drawn at all of their steps; empty if all are."""
+    most = max((c.thinned for p in panels for c in p.curves if c.thinned), default=0)
+    if not most:
+        return ""
+    return (
+        f"Curves of more than {most} steps are drawn, and downloaded, at {most} of them at most: milestones, "
+        "and the lowest and highest values in between; <code>load_run(...).metrics</code> and "
+        "<code>load_study(...)</code> have every step."
     )
 
 
@@ -90,12 +119,6 @@ def single_precision(values: NDArray[np.floating]) -> NDArray[np.float32]:
     """float32, in which the largest numbers of a diverged seed are infinite."""
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
-
-
-def thin(n: int, most: int = MOST_POINTS) -> NDArray[np.int64]:
-    """Evenly spaced indices below `n`, at most `most` and one, with the first and the last."""
-    stride = max(1, math.ceil(n / most))
-    return np.unique(np.append(np.arange(0, n, stride), max(n - 1, 0)))[: max(n, 0)]
 
 
 def over_seeds(values: NDArray[np.floating]) -> tuple[Floats, Floats, Floats]:

@@ -10,7 +10,7 @@ const averaging = () => typeof state.seed === "string";
 const grouped = (n) => n.toLocaleString("en-GB");
 
 const panels = [...document.querySelectorAll(".plot")].map((div) => {
-  const { data, layout } = report.panels[div.id];
+  const { data, layout } = restored(report.panels[div.id]);
   const drawn = {
     data: data.map((t) => (t.type === "heatmap" ? { ...t, showscale: false } : t)),
     layout: { ...layout, showlegend: false, autosize: true },
@@ -24,7 +24,7 @@ const panels = [...document.querySelectorAll(".plot")].map((div) => {
     cells: cellsOf(data, layout),
     rows: layout.meta?.rows, // the cells of its rows, where it has a row for each cell
     choice: 0, // which part of its arrays it shows, where its figure has buttons for that
-    looks: report.looks[div.closest("figure").dataset.slug],
+    looks: restored(report.looks[div.closest("figure").dataset.slug]),
     lines: data.some((t) => t.type === "scatter"),
     maps: data.some((t) => t.type === "heatmap"),
     training: div.dataset.shows === "training" && layout.xaxis.title.text === "step",

@@ -2,10 +2,7 @@
 // The phases of training in every time plot. Behind the curves of one cell they are shaded; several cells, and
 // heat maps, have them as strips above the axes, and the rows of a figure that has a row for each cell in the rows.
 
-const BEHIND = [0.05, 0.1, 0.19]; // opacities of memorisation, plateau and cleanup
-const ROW = [0.1, 0.2, 0.36];
-const STRIP = [0.28, 0.55, 1];
-const STRIPS = { height: 3.5, gap: 1.5, all: 11, most: 8 }; // pixels; more cells than `most` have no strips
+// How opaque and how high they are is in `report.shading`; `phase_shapes.py` draws the same in a figure alone.
 
 const phasesOf = (cell) => report.phases?.[cell]?.[averaging() ? "mean" : state.seed];
 
@@ -20,21 +17,26 @@ function phaseShapes(panel) {
   if (panel.rows) return cells.flatMap((cell) => inRow(cell, panel.rows.indexOf(cell)));
   const pointed = cells.filter((cell) => state.pointed?.has(cell));
   const one = pointed.length === 1 ? pointed : cells.length === 1 ? cells : [];
-  const behind = panel.maps ? [] : one.flatMap((cell) => across(cell, { yref: "paper", y0: 0, y1: 1 }, BEHIND));
+  const behind = panel.maps ? [] : one.flatMap((cell) => across(cell, { yref: "paper", y0: 0, y1: 1 }, report.shading.behind));
   return [...behind, ...(behind.length && cells.length === 1 ? [] : strips(cells))];
 }
 
 function strips(cells) {
-  if (cells.length > STRIPS.most) return [];
-  const pitch = Math.min(STRIPS.height + STRIPS.gap, STRIPS.all / cells.length);
-  const height = (pitch * STRIPS.height) / (STRIPS.height + STRIPS.gap);
+  const { strip, strip_height, strip_gap, strips_height, most_strips } = report.shading;
+  if (cells.length > most_strips) return [];
+  const whole = strip_height + strip_gap;
+  const pitch = Math.min(whole, strips_height / cells.length);
+  const height = (pitch * strip_height) / whole;
   return cells.flatMap((cell, i) => {
     const low = 1 + pitch * (cells.length - 1 - i);
-    return across(cell, { yref: "paper", ysizemode: "pixel", yanchor: 1, y0: low, y1: low + height }, STRIP);
+    return across(cell, { yref: "paper", ysizemode: "pixel", yanchor: 1, y0: low, y1: low + height }, strip);
   });
 }
 
-const inRow = (cell, row) => across(cell, { yref: "y", y0: row - 0.34, y1: row + 0.34 }, ROW);
+function inRow(cell, at) {
+  const { row, half_row } = report.shading;
+  return across(cell, { yref: "y", y0: at - half_row, y1: at + half_row }, row);
+}
 
 /** A cell's phases as plotly's shapes over their steps, and a line from where its circuit forms. */
 function across(cell, heights, opacities) {

@@ -1,22 +1,20 @@
 """From sections and a template to a page: the templates' surroundings, and the numbers inside the page."""
 
-import base64
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
-from mech_grok.report.byte_arrays import ByteArray, Encoded
 from mech_grok.report.cells import Cell
-from mech_grok.report.checkpoints import StepArray
 from mech_grok.report.headline import step_summary
+from mech_grok.report.packing import packed_array, stored_once
+from mech_grok.report.phase_shapes import SHADING
 from mech_grok.report.phases import CellPhases, embedded_phases
 from mech_grok.report.section import Panel, Section
 from mech_grok.report.tables import number
@@ -32,6 +30,7 @@ HERE = "mech_grok.report"
 
 SCRIPTS = (
     "download.js",
+    "inflate.js",
     "arrays.js",
     "colours.js",
     "phases.js",
@@ -65,7 +64,7 @@ def resource(name: str, package: str = HERE) -> Markup:
 
 
 def embedded(sections: Sequence[Section], cells: Sequence[Cell], phases: Sequence[CellPhases] = ()) -> Markup:
-    """All numbers of a page as JSON, arrays in base64, safe inside a script element.
+    """All numbers of a page as JSON, packed, safe inside a script element.
 
     Args:
         cells: those that the traces' `meta` refers to, at their own index.
@@ -80,15 +79,18 @@ def embedded(sections: Sequence[Section], cells: Sequence[Cell], phases: Sequenc
     }
     looks = {f.slug: [c.look for c in f.choices] for s in sections for f in s.figures if f.choices}
     colours = [c.colour for c in cells]
+    parts, (short_panels, short_looks) = stored_once([panels, looks])
     data = {
         "config": PLOTLY_CONFIG,
         "cells": [{"name": c.name, "specifier": c.specifier, "colour": c.colour} for c in cells],
         "phases": embedded_phases(phases),
+        "shading": asdict(SHADING),
         "dark": dark_table([panels, looks, colours]),
         "steps": sorted({int(step) for a in arrays.values() for step in a.steps}),
-        "arrays": {key: _array(a) for key, a in arrays.items()},
-        "panels": panels,
-        "looks": looks,
+        "arrays": {key: packed_array(a) for key, a in arrays.items()},
+        "shared": parts,
+        "panels": short_panels,
+        "looks": short_looks,
     }
     return script_json(data)
 
@@ -129,29 +131,3 @@ def _drawn(panel: Panel) -> dict[str, Any]:
         if trace["type"] == "heatmap" and "array" in trace.get("meta", {}):
             del trace["z"]
     return drawn
-
-
-def _array(a: StepArray | ByteArray) -> dict[str, object]:
-    return {
-        "cell": a.cell.index,
-        "seeds": a.seeds,
-        "steps": a.steps.tolist(),
-        "dims": a.dims,
-        "coords": a.coords,
-        **(_bytes(a.encoded) if isinstance(a, ByteArray) else _floats(a)),
-    }
-
-
-def _floats(a: StepArray) -> dict[str, object]:
-    return {"shape": a.values.shape, "values": _base64(a.values), **({"snaps": True} if a.snaps else {})}
-
-
-def _bytes(encoded: Encoded) -> dict[str, object]:
-    """Codes, and the ends of each map's range."""
-    ends = {"low": _base64(encoded.low), "high": _base64(encoded.high)}
-    codes = base64.b64encode(encoded.codes.tobytes()).decode()
-    return {"shape": encoded.codes.shape, "values": codes, **ends, "snaps": True}
-
-
-def _base64(values: NDArray[np.floating]) -> str:
-    return base64.b64encode(values.astype("<f4").tobytes()).decode()

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from mech_grok.report.byte_arrays import ByteArray
 from mech_grok.report.cells import Cell
 from mech_grok.report.checkpoints import StepArray
-from mech_grok.report.lines import Lines, draw_lines
+from mech_grok.report.lines import Lines, draw_lines, thinning_note
 from mech_grok.report.tables import Table, table_of_lines
 
 Width = Literal["small", "medium", "maps", "large", "single", "full"]
@@ -127,7 +127,7 @@ def lines_figure(
     return Figure(
         slug=slug,
         title=title,
-        caption=caption,
+        caption=" ".join(filter(None, (caption, thinning_note(panels)))),
         panels=tuple(Panel(_sized(draw_lines(p), width), p.title if heading else "", p.cell) for p in panels),
         table=table_of_lines(panels),
         width=width,

@@ -10,7 +10,7 @@ from mech_grok.report.cells import Run
 from mech_grok.report.dynamics_section import dynamics
 from mech_grok.report.fourier_section import fourier
 from mech_grok.report.headline import Headline, draw_milestones
-from mech_grok.report.onset import onsets
+from mech_grok.report.onset_section import onsets
 from mech_grok.report.probe_sections import CIRCUIT, COMPRESSIBILITY, KERNEL, STABILITY, probe_section
 from mech_grok.report.progress_section import progress
 from mech_grok.report.section import BAND, Figure, Panel, Section, lines_figure
@@ -70,7 +70,7 @@ def _loss_and_accuracy(runs: Sequence[Run]) -> Figure:
     return lines_figure(
         "learning",
         "Loss and accuracy",
-        f"{BAND} Curves are drawn at evaluated steps, at most some 400 of them.",
+        f"{BAND} The train set is measured at every step, the test set at evaluated ones.",
         curves.compute_learning(runs),
         width="large",
         scale="log",

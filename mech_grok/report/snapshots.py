@@ -12,6 +12,9 @@ from mech_grok.report.cells import Run
 MOST = 13
 """Checkpoints of a map, at most."""
 
+MOST_OF_A_PAGE = 4 * MOST
+"""Checkpoints of a map, of all cells together: with more than four cells, each has fewer."""
+
 
 def chosen_seed(run: Run, runs: Sequence[Run]) -> int:
     """The seed whose maps are shown: the first that all runs have and that diverged in none.
@@ -28,8 +31,13 @@ def _seeds(run: Run) -> list[int]:
     return [int(seed) for seed in run.metrics["seed"].values]
 
 
-def snapshots(data: xr.Dataset, run: Run, runs: Sequence[Run], most: int = MOST) -> xr.Dataset:
-    """A probe's data of all seeds, the chosen one first, at no more than `most` of its checkpoints."""
+def snapshots(data: xr.Dataset, run: Run, runs: Sequence[Run], most: int | None = None) -> xr.Dataset:
+    """A probe's data of all seeds, the chosen one first, at no more than `most` of its checkpoints.
+
+    Args:
+        most: None for as many as each of these runs may have.
+    """
+    most = most or max(1, min(MOST, MOST_OF_A_PAGE // len(runs)))
     kept = spread(training_position(runs, data["step"].values), most)
     seeds = data["seed"].values.tolist()
     first = seeds.index(chosen_seed(run, runs))

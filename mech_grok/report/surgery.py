@@ -7,9 +7,9 @@ from markupsafe import Markup
 from mech_grok.futures import Comparison
 from mech_grok.report import definitions
 from mech_grok.report.cells import Cell, Run
-from mech_grok.report.curves import evaluated
+from mech_grok.report.curves import evaluated, landmarks
 from mech_grok.report.forks import Fork, compute_forks, with_parents
-from mech_grok.report.lines import Lines, curve, draw_lines
+from mech_grok.report.lines import Lines, curve, draw_lines, thinning_note
 from mech_grok.report.section import BAND, Figure, Panel, Section
 from mech_grok.report.tables import Table
 from mech_grok.report.theme import dark
@@ -50,7 +50,7 @@ def _lines(
     return Lines(
         title,
         unit,
-        tuple(curve(cell, evaluated(run)[name], "test") for cell, run in pair),
+        tuple(curve(cell, evaluated(run)[name], "test", keep={fork, *landmarks(run)}) for cell, run in pair),
         log=log,
         y_range=None if log else (-0.03, 1.03),
         marks=((fork, "fork"),),
@@ -61,7 +61,8 @@ def _figure(fork: Fork, panels: Sequence[Lines]) -> Figure:
     return Figure(
         slug=f"surgery-{fork.cell.index}",
         title=Markup(fork.cell.label) + f": {fork.verdict}",
-        caption=f"{_swatch(fork.parent)} goes on as it was, {_swatch(fork.cell)} goes on changed. {BAND}",
+        caption=f"{_swatch(fork.parent)} goes on as it was, {_swatch(fork.cell)} goes on changed. {BAND} "
+        f"{thinning_note(panels)}",
         panels=tuple(Panel(draw_lines(p).update_layout(height=300), p.title, fork.cell) for p in panels),
         table=table_of_futures(fork),
         width="large",

@@ -8,8 +8,7 @@ import numpy as np
 from mech_grok.report.checkpoints import StepArray
 from mech_grok.report.headline import Headline
 from mech_grok.report.lines import Curve, Lines, over_seeds
-
-COLUMNS = 6  # steps of a curve's table
+from mech_grok.report.thinning import in_table
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ def table_of_lines(panels: Sequence[Lines]) -> Table:
 
 def picked(steps: Sequence[np.ndarray]) -> np.ndarray:
     """A few steps for the columns of a table: evenly spaced ones of the longest of several lists of steps."""
-    longest = max(steps, key=len)
-    return longest[np.unique(np.linspace(0, len(longest) - 1, COLUMNS).round().astype(int))]
+    longest = max(steps, key=lambda one: (one[-1], len(one)) if len(one) else (-1, 0))
+    return longest[in_table(longest)]
 
 
 def _names(panel: Lines, c: Curve) -> tuple[str, str, str]:

@@ -8,8 +8,9 @@ import xarray as xr
 
 from mech_grok.report.cells import Run, identify
 from mech_grok.report.curves import evaluated
-from mech_grok.report.lines import over_seeds, thin
+from mech_grok.report.lines import over_seeds
 from mech_grok.report.render import environment
+from mech_grok.report.thinning import evenly_spaced
 
 WIDTH, HEIGHT, EDGE = 320, 180, 12
 """Pixels; the edge is free."""
@@ -40,7 +41,7 @@ def compute_thumbnail(runs: Sequence[Run]) -> list[ThumbLine]:
 def thumb_line(colour: str, accuracy: xr.DataArray) -> ThumbLine:
     """The line of a (seed, step) array."""
     steps = accuracy["step"].values
-    keep = thin(len(steps), MOST_POINTS)
+    keep = evenly_spaced(len(steps), MOST_POINTS)
     mean = over_seeds(accuracy.transpose("seed", "step").values)[0]
     return ThumbLine(colour, steps[keep], mean[keep])
 

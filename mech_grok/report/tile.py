@@ -125,7 +125,9 @@ class _Moved:
             on = part.get(f"{letter}ref", "paper")
             moved[f"{letter}ref"] = self.reference(on)
             if on == "paper":
-                ends = (key for key in (letter, f"{letter}0", f"{letter}1") if part.get(key) is not None)
+                in_pixels = part.get(f"{letter}sizemode") == "pixel"
+                places = (f"{letter}anchor",) if in_pixels else (letter, f"{letter}0", f"{letter}1")
+                ends = (key for key in places if part.get(key) is not None)
                 moved |= {key: place(part[key]) for key in ends}
         return moved
 

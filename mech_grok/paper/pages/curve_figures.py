@@ -11,13 +11,14 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from mech_grok.paper.measures import Measured
+from mech_grok.paper.pages.milestones import generalised_steps
 from mech_grok.paper.pages.published_marks import Marks, draw_marks, extent, marks_on
 from mech_grok.paper.pages.quantities import QUANTITIES
 from mech_grok.paper.pages.shown import ShownGroup
 from mech_grok.paper.pages.wording import lowered
 from mech_grok.paper.published import Published, published
 from mech_grok.report.curves import LOG_3
-from mech_grok.report.lines import MOST_POINTS, Curve, Lines, curve, draw_lines
+from mech_grok.report.lines import MOST_POINTS, Curve, Lines, curve, draw_lines, thinning_note
 from mech_grok.report.section import BAND, Figure, Panel
 from mech_grok.report.style import MUTED
 from mech_grok.report.tables import Table, number, table_of_lines
@@ -99,11 +100,12 @@ def _title(plot: Plot) -> str:
 
 def _curves(plot: Plot, group: ShownGroup, measured: Measured, most: int) -> Iterator[Curve]:
     for shown in group.cells:
+        named = generalised_steps(shown.drawn, measured)
         for name in plot:
             data = measured.get((shown.cell.name, name))
             known = None if data is None else data.where(np.isfinite(data)).dropna("step", how="all")
             if known is not None and known.size:
-                yield curve(shown.drawn, known, QUANTITIES[name].split, most=most)
+                yield curve(shown.drawn, known, QUANTITIES[name].split, most=most, keep=named)
 
 
 def _same_range(panels: Sequence[CurvePanel]) -> list[CurvePanel]:
@@ -189,7 +191,8 @@ def _caption(panels: Sequence[CurvePanel]) -> str:
         said.append("Broken lines with diamonds: published without a step.")
     if any(shown.is_base for panel in panels for shown in panel.group.cells):
         said.append("The heavy line is the base.")
-    return " ".join(said)
+    said.append(thinning_note(panel.lines for panel in panels))
+    return " ".join(filter(None, said))
 
 
 def _table(panels: Sequence[CurvePanel]) -> Table:

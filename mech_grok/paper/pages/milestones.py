@@ -67,6 +67,16 @@ def _of_cell(cell: Cell, measured: Measured, values: Published) -> Generalised:
     return Generalised(cell, step_by_seed(accuracy, _RULE), None if mean is None else int(mean), last, steps)
 
 
+def generalised_steps(cell: Cell, measured: Measured) -> frozenset[int]:
+    """The steps at which a cell's seeds did, each by itself, and our mean."""
+    accuracy = measured.get((cell.name, _RULE.curve))
+    if accuracy is None:
+        return frozenset()
+    mean = _RULE.of(accuracy)
+    steps = (mean, *step_by_seed(accuracy, _RULE).values())
+    return frozenset(int(step) for step in steps if step is not None)
+
+
 def milestones_figure(groups: Sequence[ShownGroup], measured: Measured, values: Published) -> Figure | None:
     """The figure; None if no cell was run and no step is published."""
     rows = [generalised(group, measured, values) for group in groups]

@@ -11,12 +11,16 @@ from mech_grok.paper.cells import PaperCell, Setting
 from mech_grok.paper.figures import Figure, Group
 from mech_grok.paper.pages.wording import typeset
 from mech_grok.report.cells import Cell
+from mech_grok.report.contrast import WHITE, with_contrast
 from mech_grok.report.labels import placement_label
 from mech_grok.report.style import placement_colour
 
-LIGHTEST = 0.74
-"""How far along plasma a line still stands out on white. Its lightness rises evenly, from indigo to orange,
-so that the order of the values shows in grey and under every colour blindness, too."""
+HUES = 0.74
+"""How far along plasma, from indigo to orange, the hues of an order go."""
+
+STRONGEST, FAINTEST = 15.0, 3.2
+"""How the first and the last colour of an order stand out from white, those between them evenly so: the order
+of the values shows in grey and under every colour blindness, too."""
 
 _SPOKEN = {"optimiser.lr": "lr", "model.readout_scale": "alpha"}
 
@@ -117,6 +121,8 @@ def _leaf(key: str) -> str:
 
 @cache
 def _ordered_colour(rank: int, of: int) -> str:
-    (colour,) = sample_colorscale("plasma", [LIGHTEST * rank / max(of - 1, 1)])
-    channels = str(colour).removeprefix("rgb(").removesuffix(")").split(",")
-    return "#" + "".join(f"{round(float(c)):02x}" for c in channels)
+    share = rank / max(of - 1, 1)
+    (hue,) = sample_colorscale("plasma", [HUES * share])
+    channels = str(hue).removeprefix("rgb(").removesuffix(")").split(",")
+    colour = "#" + "".join(f"{round(float(c)):02x}" for c in channels)
+    return with_contrast(colour, WHITE, STRONGEST * (FAINTEST / STRONGEST) ** share)

@@ -95,10 +95,10 @@ def figure_view(
 def sections(view: FigureView, measured: Measured) -> list[Section]:
     """What is drawn of a figure; sections without a figure are left out."""
     groups, values = view.groups, view.values
-    scatter, horizon = view.figure.scatter, max(view.coverage.steps, 1)
+    scatter = view.figure.scatter
     related = [scatter_figure(scatter, groups, measured)] if scatter else []
     appearing = [curve for curve in view.figure.curves if curve in STRUCTURES]
-    related += [onset_figure(name, groups, measured, horizon) for name in appearing]
+    related += [onset_figure(name, groups, measured) for name in appearing]
     found = (
         _section(
             "generalisation", "Generalisation", _GENERALISATION, [milestones_figure(groups, measured, values)]
