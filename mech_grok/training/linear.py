@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SMALL = 128
+_FEW_ROWS, _NARROW = 1024, 128
 
 
 def linear(x_sni: Tensor, weight_sio: Tensor, bias_so: Tensor | None = None) -> Tensor:
@@ -93,8 +93,8 @@ class _OneDnnReluMlp(torch.autograd.Function):
 
 def weight_gradient(x_ni: Tensor, g_no: Tensor) -> Tensor:
     """`x^T g`. oneDNN has to transpose one factor first, which only pays where the product is large."""
-    inputs, outputs = x_ni.shape[1], g_no.shape[1]
-    if max(inputs, outputs) <= _SMALL:
+    (n, inputs), outputs = x_ni.shape, g_no.shape[1]
+    if n <= _FEW_ROWS and max(inputs, outputs) <= _NARROW:
         return x_ni.t() @ g_no
     # With the longer side as columns it is faster by a fifth.
     return product(x_ni.t(), g_no) if outputs >= inputs else product(g_no.t(), x_ni).t()

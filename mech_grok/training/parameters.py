@@ -5,6 +5,7 @@ One row per seed: the optimiser, the norms and the checkpoint handle all seeds a
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import groupby
 
 import torch
 from jaxtyping import Float
@@ -30,6 +31,7 @@ class ParameterStack:
         self.flat = torch.cat([t.detach().flatten(1) for t in trained.values()], dim=1)
         self.grad = torch.zeros_like(self.flat)
         self.frozen = dict(frozen)
+        self._leaves: dict[tuple[int, int], dict[str, Tensor]] = {}
 
     @classmethod
     def of_models(cls, models: Sequence[GrokTransformer]) -> "ParameterStack":
@@ -55,7 +57,11 @@ class ParameterStack:
 
     def leaves(self, rows: slice) -> dict[str, Tensor]:
         """Trained parameters of some seeds as autograd leaves that share the matrix's memory."""
-        return {n: v.detach().requires_grad_() for n, v in self._views(self.flat[rows]).items()}
+        key = (rows.start, rows.stop)
+        if key not in self._leaves:
+            views = self._views(self.flat[rows])
+            self._leaves[key] = {name: view.detach().requires_grad_() for name, view in views.items()}
+        return self._leaves[key]
 
     def frozen_rows(self, rows: slice) -> dict[str, Tensor]:
         """Frozen parameters of some seeds."""
@@ -72,20 +78,21 @@ class ParameterStack:
 
     def group_norms(self, matrix: Float[Tensor, "seed n"]) -> Float[Tensor, "seed group"]:
         """L2 norms by part of a matrix laid out like `flat`, in float64."""
-        pieces = matrix.split(self._sizes, dim=1)
+        pieces = matrix.split([size for _, size in self._runs], dim=1)
         norms = [torch.linalg.vector_norm(piece, dim=1, dtype=torch.float64) for piece in pieces]
         return (torch.stack(norms, dim=1).square_() @ self._is_in_group).sqrt_()
 
     @cached_property
-    def _is_in_group(self) -> Float[Tensor, "parameter group"]:
-        """1 where a parameter is in a part of the model."""
-        groups = [parameter_group(name) for name in self._shapes]
-        table = [[float(group == part) for part in self.groups] for group in groups]
-        return torch.tensor(table, dtype=torch.float64, device=self.flat.device)
+    def _runs(self) -> list[tuple[str, int]]:
+        """Neighbouring parameters of one part of the model: the part, and how many numbers they are."""
+        by_part = groupby(self._shapes.items(), lambda named: parameter_group(named[0]))
+        return [(part, sum(shape.numel() for _, shape in run)) for part, run in by_part]
 
     @cached_property
-    def _sizes(self) -> list[int]:
-        return [shape.numel() for shape in self._shapes.values()]
+    def _is_in_group(self) -> Float[Tensor, "run group"]:
+        """1 where a run is of a part of the model."""
+        table = [[float(of == part) for part in self.groups] for of, _ in self._runs]
+        return torch.tensor(table, dtype=torch.float64, device=self.flat.device)
 
     def _views(self, matrix: Float[Tensor, "seed n"]) -> dict[str, Tensor]:
         views, start = {}, 0
