@@ -4,14 +4,17 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from mech_grok.config import CellConfig
 from mech_grok.model import GrokTransformer
+from mech_grok.parallel import Crew
 from mech_grok.sweep.costs.arithmetic import forward_products
 from mech_grok.training.data import examples
 from mech_grok.training.linear import product, weight_gradient
 from mech_grok.training.parameters import ParameterStack
+from mech_grok.training.passes import passes, passes_at_once
 from mech_grok.training.trainer import Trainer
 
 STEPS = 10
@@ -61,16 +64,41 @@ def stock_steps(config: CellConfig) -> Work:
 
 
 def products_alone(config: CellConfig) -> Work:
-    """The products of a training step, forward and backward, with the trainer's own kernels."""
-    shapes = forward_products(config, config.task.task.n_train)
-    operands = [(torch.randn(a, b), torch.randn(b, o), torch.randn(a, o)) for a, b, o in shapes]
+    """The products of a training step, forward and backward, with the trainer's own kernels and passes."""
+    seeds, n = len(config.training.seeds), config.task.task.n_train
+    crew = Crew(passes_at_once(seeds, n, "cpu", torch.get_num_threads()))
+    counts = [each.pairs.stop - each.pairs.start for each in passes(seeds, n, "cpu", crew.size)]
+    operands = [[_operands(*shape) for shape in forward_products(config, count)] for count in counts]
 
     def ten_steps() -> None:
         for _ in range(STEPS):
-            for x, w, gradient in operands:
-                product(x, w)
-                product(gradient, w.t())
-                weight_gradient(x, gradient)
+            list(crew.map(_products, operands))
+
+    return ten_steps
+
+
+def _operands(n: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.randn(n, inputs), torch.randn(inputs, outputs), torch.randn(n, outputs)
+
+
+def _products(operands: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    for x, w, gradient in operands:
+        product(x, w)
+        product(gradient, w.t())
+        weight_gradient(x, gradient)
+
+
+def on_one_thread(make: Callable[[CellConfig], Work], config: CellConfig) -> Work:
+    """The same work on one thread."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    work = make(config)
+    torch.set_num_threads(n_threads)
+
+    def ten_steps() -> None:
+        torch.set_num_threads(1)
+        work()
+        torch.set_num_threads(n_threads)
 
     return ten_steps
 

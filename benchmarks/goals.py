@@ -16,7 +16,16 @@ from pathlib import Path
 
 import kernel
 import torch
-from contestants import STEPS, Work, cell, norms_alone, our_steps, products_alone, stock_steps
+from contestants import (
+    STEPS,
+    Work,
+    cell,
+    norms_alone,
+    on_one_thread,
+    our_steps,
+    products_alone,
+    stock_steps,
+)
 
 from mech_grok.environment import describe_environment
 
@@ -70,6 +79,8 @@ def training_rows() -> Iterator[Row]:
             "untested": our_steps(cell(evaluate_every=NEVER)),
             "five": our_steps(cell(seeds=5)),
             "products": products_alone(cell()),
+            "untested on one thread": on_one_thread(our_steps, cell(evaluate_every=NEVER)),
+            "products on one thread": on_one_thread(products_alone, cell()),
             "norms": norms_alone(cell()),
         }
     )
@@ -80,8 +91,10 @@ def training_rows() -> Iterator[Row]:
         seconds["stock"] / one,
         ">= 10",
     )
-    share = seconds["products"] / seconds["untested"]
-    yield Row("the step's matrix products alone / the whole step", share, ">= 0.65")
+    share = "the step's matrix products alone / the whole step"
+    for name, where in (("", ""), (", one thread", " on one thread")):
+        products, whole = seconds[f"products{where}"], seconds[f"untested{where}"]
+        yield Row(f"{share}{name}", products / whole, ">= 0.65")
     yield Row("five seeds / one seed", seconds["five"] / one, "<= 5.2")
     yield Row(
         "norms of gradient, weights and update / the whole step", 100 * seconds["norms"] / one, "<= 3", "%"

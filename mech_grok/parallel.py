@@ -3,13 +3,50 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from threading import Barrier
 from typing import TypeVar
 
 import torch
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Crew:
+    """Threads that stay, and work on independent pieces with one thread per torch operation.
+
+    The threads of one operation wait for each other at its end, those of whole pieces only at theirs.
+    """
+
+    def __init__(self, size: int):
+        """So many threads; with 1, pieces are worked on in the caller's, and its operations as ever."""
+        self.size = size
+        self._pool = _pool_of_single_threads(size) if size > 1 else None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One thread also for the caller's operations inside, if there are others than the caller.
+
+        The threads of an operation spin when it has ended, in the way of those that work next.
+        """
+        with _one_thread() if self._pool else nullcontext():
+            yield
+
+    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """What `work` gives for each item, in order."""
+        return self._pool.map(work, items) if self._pool else map(work, items)
+
+
+def _pool_of_single_threads(size: int) -> ThreadPoolExecutor:
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(size)
+    torch.set_num_threads(1)  # what a thread finds when it first asks is what it has from then on
+    everyone = Barrier(size)
+    list(pool.map(lambda _: (everyone.wait(), torch.get_num_threads()), range(size)))
+    torch.set_num_threads(before)
+    return pool
+
 
 _MOST_AT_ONCE = 8  # a checkpoint in work at p = 113 takes about 0.6 GiB
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {
         "errors",
+        "parallel",
         "placement",
         "task",
         "config",
@@ -30,7 +31,6 @@ LAYERS = (
         "structure",
         "array_store",
         "environment",
-        "parallel",
         "progress",
         "recorded",
         "signals",

@@ -4,26 +4,27 @@ Row t of the metrics holds train loss and accuracy, gradient and weight norm of 
 update t, the norm of update t, and test loss and accuracy after it; norms also by part of the model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mech_grok.config import CellConfig
+from mech_grok.parallel import Crew
 from mech_grok.training.data import Examples, examples
 from mech_grok.training.entropy_curve import EntropyCurve
 from mech_grok.training.follow_entropy import SolvedFactors, follow, solution_steps
 from mech_grok.training.forward import fast_logits
-from mech_grok.training.loss import Score, correct, cross_entropy, mean_score, outcome
+from mech_grok.training.loss import Outcome, Score, correct, cross_entropy, mean_score, outcome
 from mech_grok.training.parameters import ParameterStack
+from mech_grok.training.passes import Pass, passes, passes_at_once, seed_groups
 
 TRAIN_COLUMNS = ("train_loss", "train_accuracy", "grad_norm", "weight_norm", "update_norm")
 TEST_COLUMNS = ("test_loss", "test_accuracy")
 COLUMNS = TRAIN_COLUMNS + TEST_COLUMNS
 GROUP_COLUMNS = ("group_grad_norm", "group_weight_norm", "group_update_norm")
-
-_PAIRS_PER_PASS = 8192
 
 Rows = dict[str, np.ndarray]
 """Column -> [seed, step] float64, of `GROUP_COLUMNS` [seed, step, group]; NaN where not evaluated."""
@@ -56,6 +57,9 @@ class Trainer:
         self.parameters = parameters
         self.step = step
         self._train, self._test = examples(config, "train"), examples(config, "test")
+        seeds, n = self._train.answers.shape
+        device = parameters.flat.device.type
+        self._crew = Crew(passes_at_once(seeds, n, device, torch.get_num_threads()))
         self._curve, self._solution_steps = curve, frozenset(solution_steps(config))
         self._solved: list[SolvedFactors] = []
         if not solved:
@@ -80,8 +84,9 @@ class Trainer:
     def advance(self, n_steps: int, stop: Callable[[], bool] = lambda: False) -> Rows:
         """Do up to `n_steps` updates, fewer once `stop()` is true; one column of rows per update done."""
         rows = []
-        while len(rows) < n_steps and not (rows and stop()):
-            rows.append(self._update())
+        with self._crew.alone():
+            while len(rows) < n_steps and not (rows and stop()):
+                rows.append(self._update())
         return {name: np.stack([row[name] for row in rows], axis=1) for name in (*COLUMNS, *GROUP_COLUMNS)}
 
     def _update(self) -> Rows:
@@ -104,7 +109,8 @@ class Trainer:
     def _follow_entropy(self) -> None:
         """Solve the attention factors, if there is a curve to follow and it is time to."""
         if self._curve is not None and self.step in self._solution_steps:
-            stack, groups = self.parameters, self._seed_groups()
+            stack = self.parameters
+            groups = seed_groups(len(stack.flat), stack.flat.device.type)
             solved = follow(self._curve, stack, groups, self._train.pairs, self.config, self.step)
             self._solved.append(solved)
 
@@ -116,54 +122,40 @@ class Trainer:
     def _gradients(self) -> Score:
         """Loss and accuracy on the train set; leaves the gradients in `parameters.grad`."""
         self.parameters.grad.zero_()
-        n, loss_scale = self._train.answers.shape[1], self.config.model.loss_scale
-        scores = []
-        for rows in self._seed_groups():
-            parts = []
-            for part in self._parts(n):
-                leaves = self.parameters.leaves(rows)
-                logits = self._logits(leaves, rows, part, self._train, self._offsets[0])
-                found = outcome(logits.detach(), self._train.answers[rows, part], loss_scale, weight=1 / n)
-                gradients = torch.autograd.grad(logits, list(leaves.values()), found.gradient)
-                self.parameters.add_gradients(rows, gradients)
-                parts.append((found.losses, found.correct))
-            scores.append(mean_score(parts))
-        return _join(scores)
+        passes, measured = self._passes(self._train), []
+        for each, (found, gradients) in zip(passes, self._crew.map(self._train_pass, passes), strict=True):
+            self.parameters.add_gradients(each.seeds, gradients)
+            measured.append((found.losses, found.correct))
+        return _joined(passes, measured)
 
-    @torch.no_grad()
+    def _train_pass(self, each: Pass) -> tuple[Outcome, Sequence[Tensor]]:
+        """What one pass over pairs of the train set gives: losses, and gradients of the mean loss."""
+        n, leaves = self._train.answers.shape[1], self.parameters.leaves(each.seeds)
+        logits = self._logits(leaves, each, self._train, self._offsets[0])
+        answers = self._train.answers[each.seeds, each.pairs]
+        found = outcome(logits.detach(), answers, self.config.model.loss_scale, weight=1 / n)
+        return found, torch.autograd.grad(logits, list(leaves.values()), found.gradient)
+
     def evaluate(self, data: Examples, offset: Tensor | None = None) -> Score:
         """Loss and accuracy of every seed on its own examples."""
-        scores = []
-        for rows in self._seed_groups():
-            leaves, parts = self.parameters.leaves(rows), []
-            for part in self._parts(data.answers.shape[1]):
-                logits, answers = self._logits(leaves, rows, part, data, offset), data.answers[rows, part]
-                losses = cross_entropy(logits, answers, self.config.model.loss_scale)
-                parts.append((losses, correct(logits, answers)))
-            scores.append(mean_score(parts))
-        return _join(scores)
+        passes = self._passes(data)
+        return _joined(passes, list(self._crew.map(lambda each: self._test_pass(each, data, offset), passes)))
 
-    def _parts(self, n: int) -> list[slice]:
-        """Ranges of pairs that share a pass: on a CPU few enough that its cache holds what they need."""
-        size = _PAIRS_PER_PASS if self.parameters.flat.device.type == "cpu" else n
-        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+    @torch.no_grad()  # which holds for the thread that it is called in
+    def _test_pass(self, each: Pass, data: Examples, offset: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Losses of one pass, and whether its answers are right."""
+        logits = self._logits(self.parameters.leaves(each.seeds), each, data, offset)
+        answers = data.answers[each.seeds, each.pairs]
+        return cross_entropy(logits, answers, self.config.model.loss_scale), correct(logits, answers)
 
-    def _seed_groups(self) -> list[slice]:
-        """Seeds that share a forward pass: all of them on a GPU, one by one on a CPU.
+    def _passes(self, data: Examples) -> list[Pass]:
+        seeds, n = data.answers.shape
+        return passes(seeds, n, self.parameters.flat.device.type, self._crew.size)
 
-        On two CPU cores one batched matrix product over the seeds is slower than one product per seed.
-        """
-        n = len(self.parameters.flat)
-        if self.parameters.flat.device.type == "cpu":
-            return [slice(i, i + 1) for i in range(n)]
-        return [slice(0, n)]
-
-    def _logits(
-        self, leaves: dict[str, Tensor], rows: slice, part: slice, data: Examples, offset: Tensor | None
-    ) -> Tensor:
-        parameters = {**leaves, **self.parameters.frozen_rows(rows)}
-        logits = fast_logits(parameters, data.pairs[rows, part], self.config.model)
-        return logits if offset is None else logits - offset[rows, part]
+    def _logits(self, leaves: dict[str, Tensor], each: Pass, data: Examples, offset: Tensor | None) -> Tensor:
+        parameters = {**leaves, **self.parameters.frozen_rows(each.seeds)}
+        logits = fast_logits(parameters, data.pairs[each.seeds, each.pairs], self.config.model)
+        return logits if offset is None else logits - offset[each.seeds, each.pairs]
 
     def optimiser_state(self) -> dict[str, Tensor]:
         """The AdamW moments [seed, n] and update count, as needed to continue bit for bit."""
@@ -186,7 +178,10 @@ def _predictions(
     return on_train, on_test
 
 
-def _join(scores: list[Score]) -> Score:
+def _joined(passes: Sequence[Pass], measured: Sequence[tuple[Tensor, Tensor]]) -> Score:
+    """Mean loss and accuracy of every seed, of the losses and correctness that each pass measured."""
+    by_seeds = groupby(zip(passes, measured, strict=True), lambda pair: pair[0].seeds)
+    scores = [mean_score([found for _, found in of_seeds]) for _, of_seeds in by_seeds]
     return Score(torch.cat([s.loss for s in scores]), torch.cat([s.accuracy for s in scores]))
 
 
