@@ -109,9 +109,7 @@ def norms_alone(config: CellConfig) -> Work:
 
     def ten_steps() -> None:
         for _ in range(STEPS):
-            before = stack.flat.clone()
-            stack.group_norms(stack.grad)
-            stack.group_norms(before)
-            stack.group_norms(before.sub_(stack.flat))
+            stack.remember()
+            stack.update_norms()
 
     return ten_steps

@@ -29,9 +29,11 @@ class ParameterStack:
         """Copies stacked tensors, name -> [seed, ...], into one matrix."""
         self._shapes = {name: tensor.shape[1:] for name, tensor in trained.items()}
         self.flat = torch.cat([t.detach().flatten(1) for t in trained.values()], dim=1)
-        self.grad = torch.zeros_like(self.flat)
+        self._around_update = self.flat.new_zeros(3, *self.flat.shape)
+        self.grad = self._around_update[0]
         self.frozen = dict(frozen)
         self._leaves: dict[tuple[int, int], dict[str, Tensor]] = {}
+        self._grad_views: dict[tuple[int, int], list[Tensor]] = {}
 
     @classmethod
     def of_models(cls, models: Sequence[GrokTransformer]) -> "ParameterStack":
@@ -69,15 +71,29 @@ class ParameterStack:
 
     def add_gradients(self, rows: slice, gradients: Sequence[Tensor]) -> None:
         """Add the gradients of `leaves(rows)`, in their order, to `grad`."""
-        torch._foreach_add_(list(self._views(self.grad[rows]).values()), list(gradients))
+        key = (rows.start, rows.stop)
+        if key not in self._grad_views:
+            self._grad_views[key] = list(self._views(self.grad[rows]).values())
+        torch._foreach_add_(self._grad_views[key], list(gradients))
+
+    def remember(self) -> None:
+        """Keep the weights as they are before an update, for `update_norms`."""
+        self._around_update[1].copy_(self.flat)
+
+    def update_norms(self) -> dict[str, Float[Tensor, "seed group"]]:
+        """L2 norms by part of the model around an update: `grad`, `weight` before it, and `update`."""
+        _, before, update = self._around_update
+        torch.sub(before, self.flat, out=update)
+        norms = self.group_norms(self._around_update.flatten(0, 1)).unflatten(0, (3, -1))
+        return dict(zip(("grad", "weight", "update"), norms, strict=True))
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
         """The parts of the model that have trained parameters: see `parameter_group`."""
         return tuple(parameter_groups(self._shapes))
 
-    def group_norms(self, matrix: Float[Tensor, "seed n"]) -> Float[Tensor, "seed group"]:
-        """L2 norms by part of a matrix laid out like `flat`, in float64."""
+    def group_norms(self, matrix: Float[Tensor, "row n"]) -> Float[Tensor, "row group"]:
+        """L2 norms by part of the rows of a matrix laid out like `flat`, in float64."""
         pieces = matrix.split([size for _, size in self._runs], dim=1)
         norms = [torch.linalg.vector_norm(piece, dim=1, dtype=torch.float64) for piece in pieces]
         return (torch.stack(norms, dim=1).square_() @ self._is_in_group).sqrt_()

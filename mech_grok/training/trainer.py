@@ -91,13 +91,11 @@ class Trainer:
 
     def _update(self) -> Rows:
         trained = self._gradients()
-        before = self.parameters.flat.clone()
-        norms = {"grad": self.parameters.group_norms(self.parameters.grad)}
-        norms["weight"] = self.parameters.group_norms(before)
+        self.parameters.remember()
         self._adamw.step()
         self.step += 1
         self._follow_entropy()
-        norms["update"] = self.parameters.group_norms(before.sub_(self.parameters.flat))
+        norms = self.parameters.update_norms()
         row = {"train_loss": trained.loss, "train_accuracy": trained.accuracy}
         row |= {f"{of}_norm": by_group.norm(dim=1) for of, by_group in norms.items()}
         row |= {f"group_{of}_norm": by_group for of, by_group in norms.items()}
