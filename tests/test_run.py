@@ -168,6 +168,7 @@ def wait_for_step(path: Path, step: int) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.workers
 @pytest.mark.parametrize("kills", [(140,), pytest.param((40, 140, 200), marks=pytest.mark.slow)])
 def test_kill_9_then_resume_is_bit_identical(tmp_path: Path, kills: tuple[int, ...]) -> None:
     from mech_grok.config_file import to_yaml
@@ -190,6 +191,7 @@ def test_kill_9_then_resume_is_bit_identical(tmp_path: Path, kills: tuple[int, .
     same_run(untouched, train_cell(path, config, resume=True, command=""))
 
 
+@pytest.mark.workers
 def test_usr1_writes_a_checkpoint_and_sigterm_stops(tmp_path: Path) -> None:
     from mech_grok.config_file import to_yaml
 
