@@ -120,11 +120,11 @@ class Trainer:
     def _gradients(self) -> Score:
         """Loss and accuracy on the train set; leaves the gradients in `parameters.grad`."""
         self.parameters.grad.zero_()
-        passes, measured = self._passes(self._train), []
-        for each, (found, gradients) in zip(passes, self._crew.map(self._train_pass, passes), strict=True):
+        todo, measured = self._passes(self._train), []
+        for each, (found, gradients) in zip(todo, self._crew.map(self._train_pass, todo), strict=True):
             self.parameters.add_gradients(each.seeds, gradients)
             measured.append((found.losses, found.correct))
-        return _joined(passes, measured)
+        return _joined(todo, measured)
 
     def _train_pass(self, each: Pass) -> tuple[Outcome, Sequence[Tensor]]:
         """What one pass over pairs of the train set gives: losses, and gradients of the mean loss."""
@@ -136,8 +136,8 @@ class Trainer:
 
     def evaluate(self, data: Examples, offset: Tensor | None = None) -> Score:
         """Loss and accuracy of every seed on its own examples."""
-        passes = self._passes(data)
-        return _joined(passes, list(self._crew.map(lambda each: self._test_pass(each, data, offset), passes)))
+        todo = self._passes(data)
+        return _joined(todo, list(self._crew.map(lambda each: self._test_pass(each, data, offset), todo)))
 
     @torch.no_grad()  # which holds for the thread that it is called in
     def _test_pass(self, each: Pass, data: Examples, offset: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -176,9 +176,9 @@ def _predictions(
     return on_train, on_test
 
 
-def _joined(passes: Sequence[Pass], measured: Sequence[tuple[Tensor, Tensor]]) -> Score:
+def _joined(done: Sequence[Pass], measured: Sequence[tuple[Tensor, Tensor]]) -> Score:
     """Mean loss and accuracy of every seed, of the losses and correctness that each pass measured."""
-    by_seeds = groupby(zip(passes, measured, strict=True), lambda pair: pair[0].seeds)
+    by_seeds = groupby(zip(done, measured, strict=True), lambda pair: pair[0].seeds)
     scores = [mean_score([found for _, found in of_seeds]) for _, of_seeds in by_seeds]
     return Score(torch.cat([s.loss for s in scores]), torch.cat([s.accuracy for s in scores]))
 
