@@ -72,9 +72,26 @@ def test_what_an_order_rests_on() -> None:
     assert found.seeds == 2
     assert "M at 800 (500 to 800), M+A* at 2,000 (1,500 to 2,000), A* not by 10,000" in found.text
     assert "A* not by 10,000 (1 of 2 seeds, first at 6,000), No LN not by 10,000 (no seed)." in found.text
-    assert "Not in this order: A* and No LN." in found.text
-    assert "Single seeds in this order: 1 of 2." in found.text
+    assert "Not in this order" not in found.text
+    assert "Single seeds in this order: 1 of 2. Where neither mean does, single seeds decide." in found.text
     assert "Published: M 954, M+A* 3,297, A* 7,126, No LN 7,763." in found.text
+    assert found.verdict == "confirmed in part"  # of the means of A* and No LN nothing is known
+
+
+@pytest.mark.parametrize(
+    ("a", "off", "in_order"),
+    [
+        ((6000, NEVER), (7000, NEVER), True),
+        ((6000, NEVER), (NEVER, NEVER), True),
+        ((NEVER, NEVER), (6000, NEVER), False),
+        ((7000, NEVER), (6000, NEVER), False),
+        ((6000, NEVER), (NEVER, 7000), False),  # a tie
+        ((NEVER, NEVER), (NEVER, NEVER), False),
+    ],
+)
+def test_where_neither_mean_gets_there_single_seeds_decide(a, off, in_order) -> None:
+    found = speed.placements(four((500, 800), (1500, 2000), a, off))  # pyright: ignore
+    assert ("Not in this order: A* and No LN." in found.text) is not in_order
     assert found.verdict == "confirmed in part"
 
 
