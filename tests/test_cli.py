@@ -329,11 +329,11 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
 
     update = Trainer._update
 
-    def update_then_signal(self: Trainer) -> dict:
-        row = update(self)
+    def update_then_signal(self: Trainer) -> object:
+        measured = update(self)
         if self.step == step:
             os.kill(os.getpid(), number)
-        return row
+        return measured
 
     monkeypatch.setattr(Trainer, "_update", update_then_signal)
 

@@ -92,5 +92,6 @@ def _is_right(logits: Tensor, answers: Tensor, is_highest: Tensor, total: Tensor
     """
     tied = is_highest & ~(total < 2)
     is_right = is_highest & torch.isfinite(logits.sum(-1))
-    is_right[tied] = correct(logits[tied], answers[tied])
+    if tied.any():
+        is_right[tied] = correct(logits[tied], answers[tied])
     return is_right

@@ -50,11 +50,10 @@ class _Mix(torch.autograd.Function):
         first, second, third = (w * g for w, g in zip(weights, to_weights, strict=True))
         mean = first + second + third
         to_scores = [w * (g - mean) for w, g in zip(weights, to_weights, strict=True)]
-        to_values = [(w[..., None] * g_snhe).flatten(2) for w in weights[:2]]
-        to_equals = torch.einsum("snh,snhe->she", on_equals, g_snhe)
+        to_a, to_b, to_equals = ((w[..., None] * g_snhe).flatten(2) for w in weights)
         rows, heads = (rows_a, rows_b), g_snhe.shape[2:]
         to_score_table = _table_gradient(to_scores[:2], to_scores[2].sum(1), rows, ctx.n_rows)
-        to_value_table = _table_gradient(to_values, to_equals.flatten(1), rows, ctx.n_rows)
+        to_value_table = _table_gradient((to_a, to_b), to_equals.sum(1), rows, ctx.n_rows)
         return to_score_table, to_value_table.unflatten(-1, heads), None, None
 
 

@@ -3,7 +3,7 @@
 One row per seed: the optimiser, the norms and the checkpoint handle all seeds and tensors in single calls.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
 
@@ -28,12 +28,11 @@ class ParameterStack:
     def __init__(self, trained: Mapping[str, Tensor], frozen: Mapping[str, Tensor]):
         """Copies stacked tensors, name -> [seed, ...], into one matrix."""
         self._shapes = {name: tensor.shape[1:] for name, tensor in trained.items()}
-        self.flat = torch.cat([t.detach().flatten(1) for t in trained.values()], dim=1)
+        self.flat = flattened(t.detach() for t in trained.values())
         self._around_update = self.flat.new_zeros(3, *self.flat.shape)
         self.grad = self._around_update[0]
         self.frozen = dict(frozen)
         self._leaves: dict[tuple[int, int], dict[str, Tensor]] = {}
-        self._grad_views: dict[tuple[int, int], list[Tensor]] = {}
 
     @classmethod
     def of_models(cls, models: Sequence[GrokTransformer]) -> "ParameterStack":
@@ -69,23 +68,19 @@ class ParameterStack:
         """Frozen parameters of some seeds."""
         return {name: tensor[rows] for name, tensor in self.frozen.items()}
 
-    def add_gradients(self, rows: slice, gradients: Sequence[Tensor]) -> None:
-        """Add the gradients of `leaves(rows)`, in their order, to `grad`."""
-        key = (rows.start, rows.stop)
-        if key not in self._grad_views:
-            self._grad_views[key] = list(self._views(self.grad[rows]).values())
-        torch._foreach_add_(self._grad_views[key], list(gradients))
+    def add_gradients(self, rows: slice, gradients: Float[Tensor, "row n"]) -> None:
+        """Add to `grad` the gradients of some seeds, laid out like `flat`."""
+        self.grad[rows] += gradients
 
     def remember(self) -> None:
         """Keep the weights as they are before an update, for `update_norms`."""
         self._around_update[1].copy_(self.flat)
 
-    def update_norms(self) -> dict[str, Float[Tensor, "seed group"]]:
-        """L2 norms by part of the model around an update: `grad`, `weight` before it, and `update`."""
+    def update_norms(self) -> Float[Tensor, "3 seed group"]:
+        """L2 norms by part of the model around an update: of gradient, weights before it, and update."""
         _, before, update = self._around_update
         torch.sub(before, self.flat, out=update)
-        norms = self.group_norms(self._around_update.flatten(0, 1)).unflatten(0, (3, -1))
-        return dict(zip(("grad", "weight", "update"), norms, strict=True))
+        return self.group_norms(self._around_update.flatten(0, 1)).unflatten(0, (3, -1))
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
@@ -117,6 +112,11 @@ class ParameterStack:
             views[name] = matrix[:, start:stop].view(-1, *shape)
             start = stop
         return views
+
+
+def flattened(leaves: Iterable[Float[Tensor, "seed ..."]]) -> Float[Tensor, "seed n"]:
+    """Tensors in the order of `ParameterStack.leaves`, laid out like `ParameterStack.flat`."""
+    return torch.cat([leaf.flatten(1) for leaf in leaves], dim=1)
 
 
 def _stack(named: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ update t, the norm of update t, and test loss and accuracy after it; norms also 
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from mech_grok.training.entropy_curve import EntropyCurve
 from mech_grok.training.follow_entropy import SolvedFactors, follow, solution_steps
 from mech_grok.training.forward import fast_logits
 from mech_grok.training.loss import Outcome, Score, correct, cross_entropy, mean_score, outcome
-from mech_grok.training.parameters import ParameterStack
+from mech_grok.training.parameters import ParameterStack, flattened
 from mech_grok.training.passes import Pass, passes, passes_at_once, seed_groups
 
 TRAIN_COLUMNS = ("train_loss", "train_accuracy", "grad_norm", "weight_norm", "update_norm")
@@ -28,6 +29,15 @@ GROUP_COLUMNS = ("group_grad_norm", "group_weight_norm", "group_update_norm")
 
 Rows = dict[str, np.ndarray]
 """Column -> [seed, step] float64, of `GROUP_COLUMNS` [seed, step, group]; NaN where not evaluated."""
+
+
+class _Measured(NamedTuple):
+    """What one update measures, where it was computed."""
+
+    trained: Score
+    norms: Tensor
+    """[gradient, weight or update, seed, group]"""
+    tested: Score | None
 
 
 class Trainer:
@@ -83,26 +93,22 @@ class Trainer:
 
     def advance(self, n_steps: int, stop: Callable[[], bool] = lambda: False) -> Rows:
         """Do up to `n_steps` updates, fewer once `stop()` is true; one column of rows per update done."""
-        rows = []
+        done: list[_Measured] = []
         with self._crew.alone():
-            while len(rows) < n_steps and not (rows and stop()):
-                rows.append(self._update())
-        return {name: np.stack([row[name] for row in rows], axis=1) for name in (*COLUMNS, *GROUP_COLUMNS)}
+            while len(done) < n_steps and not (done and stop()):
+                done.append(self._update())
+            return _rows(done)
 
-    def _update(self) -> Rows:
+    def _update(self) -> _Measured:
         trained = self._gradients()
         self.parameters.remember()
         self._adamw.step()
         self.step += 1
         self._follow_entropy()
         norms = self.parameters.update_norms()
-        row = {"train_loss": trained.loss, "train_accuracy": trained.accuracy}
-        row |= {f"{of}_norm": by_group.norm(dim=1) for of, by_group in norms.items()}
-        row |= {f"group_{of}_norm": by_group for of, by_group in norms.items()}
         evaluated = self.config.training.is_evaluated(self.step)
-        tested = self.evaluate(self._test, self._offsets[1]) if evaluated else _not_evaluated(trained)
-        row |= {"test_loss": tested.loss, "test_accuracy": tested.accuracy}
-        return {name: value.double().cpu().numpy() for name, value in row.items()}
+        tested = self.evaluate(self._test, self._offsets[1]) if evaluated else None
+        return _Measured(trained, norms, tested)
 
     def _follow_entropy(self) -> None:
         """Solve the attention factors, if there is a curve to follow and it is time to."""
@@ -126,13 +132,13 @@ class Trainer:
             measured.append((found.losses, found.correct))
         return _joined(todo, measured)
 
-    def _train_pass(self, each: Pass) -> tuple[Outcome, Sequence[Tensor]]:
-        """What one pass over pairs of the train set gives: losses, and gradients of the mean loss."""
+    def _train_pass(self, each: Pass) -> tuple[Outcome, Tensor]:
+        """What one pass over pairs of the train set gives: losses, and gradients of the mean loss in rows."""
         n, leaves = self._train.answers.shape[1], self.parameters.leaves(each.seeds)
         logits = self._logits(leaves, each, self._train, self._offsets[0])
         answers = self._train.answers[each.seeds, each.pairs]
         found = outcome(logits.detach(), answers, self.config.model.loss_scale, weight=1 / n)
-        return found, torch.autograd.grad(logits, list(leaves.values()), found.gradient)
+        return found, flattened(torch.autograd.grad(logits, list(leaves.values()), found.gradient))
 
     def evaluate(self, data: Examples, offset: Tensor | None = None) -> Score:
         """Loss and accuracy of every seed on its own examples."""
@@ -183,6 +189,16 @@ def _joined(done: Sequence[Pass], measured: Sequence[tuple[Tensor, Tensor]]) -> 
     return Score(torch.cat([s.loss for s in scores]), torch.cat([s.accuracy for s in scores]))
 
 
-def _not_evaluated(like: Score) -> Score:
-    nan = torch.full_like(like.loss, torch.nan)
-    return Score(nan, nan)
+def _rows(done: Sequence[_Measured]) -> Rows:
+    """The rows of updates, brought to the host in one go: step by step, a GPU would have to be waited for."""
+    never = torch.full_like(done[0].trained.loss, torch.nan)
+    not_evaluated = Score(never, never)
+    group_norms = torch.stack([each.norms for each in done], dim=2)
+    norms = group_norms.norm(dim=-1)
+    trained, tested = (
+        [torch.stack(values, dim=1) for values in zip(*scores, strict=True)]
+        for scores in ([each.trained for each in done], [each.tested or not_evaluated for each in done])
+    )
+    columns = (*trained, *norms, *tested, *group_norms)
+    named = zip((*COLUMNS, *GROUP_COLUMNS), columns, strict=True)
+    return {name: column.double().cpu().numpy() for name, column in named}
