@@ -1,154 +1,32 @@
 """A study as one labelled array: what is where, what is nan, and that only what is selected is read."""
 
-import copy
 import itertools
-import pickle
 import shutil
 import tempfile
-import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from fake_studies import CHECKPOINTS, PLACEMENT_AND_LR, ROWS, config, write_grid, write_probe, write_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mech_grok
 from mech_grok import load_study
 from mech_grok.array_store import StepStore
-from mech_grok.config import CellConfig
-from mech_grok.config_file import to_yaml
 from mech_grok.errors import UserError
 from mech_grok.run import Run
 from mech_grok.study import study_target, train_target
 from mech_grok.study_axes import _names
-from mech_grok.study_config import StudyConfig, set_dotted
-
-BASE: dict[str, Any] = {
-    "study": "s",
-    "description": "what it is about",
-    "task": {"p": 11},
-    "model": {"d_model": 16, "n_heads": 2},
-    "training": {"steps": 6, "seeds": [3, 1], "checkpoint_every": 2, "evaluate_every": 3, "threads": 1},
-}
-CHECKPOINTS = (0, 2, 4, 6)
-PLACEMENT_AND_LR = {"model.placement": ["M", "off"], "optimiser.lr": [1e-3, 3e-3]}
-
-
-def config(**changes: object) -> StudyConfig:
-    """`grid`, `cells`, or dotted keys with `__` for the dot."""
-    tree = BASE
-    for key, value in changes.items():
-        tree = set_dotted(tree, key.replace("__", "."), value)
-    return StudyConfig.model_validate(tree)
-
-
-def rng(run: Path, name: str) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(f"{run.name}/{name}".encode()))
-
-
-ROWS = {"metrics": (("train_loss", "test_loss"), {}), "norms": (("group_norm",), {"group": ["W_E", "W_U"]})}
-
-
-def write_cell(run: Path, cell: CellConfig, done: int, stores: Collection[str] = ("metrics",)) -> None:
-    """A run directory as training leaves it at a checkpoint."""
-    (run / "checkpoints").mkdir(parents=True)
-    for step in (s for s in cell.checkpoint_steps if s <= done):
-        (run / "checkpoints" / f"step_{step:06d}.safetensors").touch()
-    (run / "config.yaml").write_text(to_yaml(cell))
-    for store in stores:
-        write_rows(run, cell, done, store)
-
-
-def write_rows(run: Path, cell: CellConfig, done: int, store: str) -> None:
-    """A row for every step, 99 in those that are not done; two of them are a chunk."""
-    names, labels = ROWS[store]
-    steps = np.arange(cell.first_step + 1, cell.training.steps + 1)
-    shape = (len(cell.training.seeds), len(steps), *map(len, labels.values()))
-    rows = xr.Dataset(
-        {
-            name: (
-                ("seed", "step", *labels),
-                rng(run, name).normal(size=shape),
-                {"long_name": name.replace("_", " "), "units": "nats"},
-            )
-            for name in names
-        },
-        {
-            "seed": list(cell.training.seeds),
-            "step": steps,
-            "evaluated": ("step", np.array([cell.training.is_evaluated(int(s)) for s in steps])),
-            **{dim: np.array(of_dim, dtype=object) for dim, of_dim in labels.items()},
-        },
-    )
-    rows = rows.where(rows.step <= done, 99.0)
-    chunks = {"chunks": (shape[0], 2, *shape[2:])}
-    rows.to_zarr(
-        run / f"{store}.zarr", encoding=dict.fromkeys(names, chunks), consolidated=False, zarr_format=3
-    )
-
-
-def write_probe(run: Path, steps: Collection[int], name: str = "fourier", **extra: float) -> None:
-    """A probe over the frequencies of the task's modulus, recorded at these steps."""
-    cell = Run(run).config
-    store = StepStore(run / "probes" / f"{name}.zarr", cell.training.seeds, cell.checkpoint_steps)
-    draw = rng(run, name)
-    n = cell.task.p // 2 + 1
-    for step in cell.checkpoint_steps:
-        per_seed = [
-            xr.Dataset(
-                {
-                    "power": (("split", "frequency"), draw.normal(size=(2, n)), {"definition": "its power"}),
-                    "key": ("frequency", draw.normal(size=n).astype("float32")),
-                    **extra,
-                },
-                {"split": ["train", "test"], "frequency": range(n)},
-                {"title": "a probe"},
-            )
-            for _ in cell.training.seeds
-        ]
-        if step in steps:
-            store.write(step, per_seed)
-
-
-def write_study(
-    root: Path,
-    study: StudyConfig,
-    done: Callable[[str], int | None] = lambda name: 6,
-    stores: Collection[str] = ("metrics",),
-) -> Path:
-    """A study whose cells have got as far as `done` says by their names; None: not begun."""
-    folder = root / study.study
-    folder.mkdir(parents=True)
-    (folder / "study.yaml").write_text(to_yaml(study))
-    for name, cell in study.all_cells().items():
-        steps = done(name)
-        if steps is not None:
-            write_cell(folder / name, cell, steps, stores)
-    return folder
-
-
-def poison(array: Path) -> None:
-    """Make every chunk of an array on disk undecodable."""
-    chunks = [path for path in (array / "c").rglob("*") if path.is_file()]
-    assert chunks
-    for chunk in chunks:
-        chunk.write_bytes(b"not a chunk")
+from mech_grok.study_config import StudyConfig
 
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two placements by two learning rates; all cells done."""
-    study = config(grid=PLACEMENT_AND_LR)
-    folder = write_study(tmp_path_factory.mktemp("grid"), study, stores=("metrics", "norms"))
-    for run in folder.iterdir():
-        if run.is_dir():
-            write_probe(run, CHECKPOINTS)
-    return folder
+    return write_grid(tmp_path_factory.mktemp("grid"))
 
 
 def test_real_runs_come_back_cell_by_cell(tmp_path: Path) -> None:
@@ -371,125 +249,6 @@ def test_evaluated_where_cells_differ(tmp_path: Path) -> None:
     assert apart.evaluated.values.tolist() == expected[0][:4]
 
 
-def test_only_what_is_selected_is_read(grid: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(grid, tmp_path / "s")
-    whole = load_study(grid).load()
-    for store in folder.glob("*/*.zarr"):
-        for array in (array for array in store.iterdir() if array.name in {*whole.data_vars, "group_norm"}):
-            if (store.parent.name, array.name) != ("off_lr=0.001", "train_loss"):
-                poison(array)
-    rest = [path for path in folder.glob("off_lr=0.001/metrics.zarr/train_loss/c/*/*") if path.name != "1"]
-    assert len(rest) == 2
-    for chunk in rest:  # two rows are a chunk
-        chunk.write_bytes(b"not a chunk")
-    data = load_study(folder)
-    load_study(folder, "norms")
-    here = {"placement": "off", "lr": 1e-3}
-    rows = {**here, "step": [3, 4]}
-    assert data.sel(rows).train_loss.identical(whole.sel(rows).train_loss)
-    assert data.train_loss.isel(placement=[1], lr=0, step=2).mean("seed").notnull().all()
-    for other in ({"placement": "mlp-pre"}, {"lr": 3e-3, "placement": "off"}):
-        with pytest.raises(UserError, match=r"metrics.zarr: damaged"):
-            data.sel({**other, "step": 3}).train_loss.load()
-    with pytest.raises(UserError, match=r"off_lr=0.001/metrics.zarr: damaged"):
-        data.sel({**here, "step": 1}).train_loss.load()
-    with pytest.raises(UserError, match=r"off_lr=0.001/metrics.zarr: damaged"):
-        data.sel({**here, "step": 3}).test_loss.load()
-
-
-def test_values_are_read_once(grid: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(grid, tmp_path / "s")
-    data = load_study(folder)
-    first = data.train_loss.values.copy()
-    shutil.rmtree(folder)
-    assert (data.train_loss.values == first).all()
-    with pytest.raises(UserError, match=r"metrics.zarr: damaged.*deleted after the study had been opened"):
-        data.test_loss.load()
-
-
-def test_assignments_stay_in_memory(grid: Path) -> None:
-    data = load_study(grid)
-    data.train_loss[{"seed": 0}] = 0.0
-    assert (data.train_loss.isel(seed=0) == 0).all()
-    assert (load_study(grid).train_loss != 0).all()
-
-
-def test_what_is_written_meanwhile_is_not_seen(tmp_path: Path) -> None:
-    study = config(grid={"model.placement": ["M", "off"]})
-    folder = write_study(tmp_path, study, {"off": 2, "mlp-pre": 6}.get)
-    data = load_study(folder)
-    (folder / "off" / "checkpoints" / "step_000004.safetensors").touch()
-    assert data.train_loss.sel(placement="off").notnull().sum("step").values.tolist() == [2, 2]
-    again = load_study(folder)
-    assert again.train_loss.sel(placement="off").notnull().sum("step").values.tolist() == [4, 4]
-    assert again.steps_done.values.tolist() == [6, 4]
-
-
-def test_usual_operations(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(grid.parent)
-    lazy, whole = load_study("s"), load_study("s").load()
-    assert all(coordinate.variable._in_memory for coordinate in lazy.coords.values())
-    assert not any(array.variable._in_memory for array in lazy.data_vars.values())
-    monkeypatch.chdir("/")  # what is read later is read from where it was
-    number = dict.fromkeys(lazy.train_loss.dims, 0)
-    assert lazy.train_loss.isel(number).identical(whole.train_loss.isel(number))
-    assert lazy.copy(deep=True).identical(whole)
-    assert copy.deepcopy(lazy).identical(whole)
-    assert pickle.loads(pickle.dumps(lazy)).identical(whole)
-    assert pickle.loads(pickle.dumps(lazy.sel(placement="off"))).identical(whole.sel(placement="off"))
-    assert lazy.compute().identical(whole)
-    assert lazy.mean("seed").identical(whole.mean("seed"))
-    assert lazy.train_loss.to_dataframe().equals(whole.train_loss.to_dataframe())
-    assert lazy.transpose("step", ...).train_loss[2].identical(whole.transpose("step", ...).train_loss[2])
-    backwards = {"step": slice(None, None, -1)}
-    assert lazy.isel(backwards).identical(whole.isel(backwards))
-    assert lazy.where(lazy.evaluated, drop=True).step.values.tolist() == [1, 3, 6]
-    assert (lazy - lazy.sel(placement="off")).identical(whole - whole.sel(placement="off"))
-    pointwise = {"lr": xr.DataArray([0, 1, 1], dims="at"), "step": xr.DataArray([5, 0, 2], dims="at")}
-    assert lazy.isel(pointwise).identical(whole.isel(pointwise))
-    assert lazy.groupby("placement").mean().identical(whole.groupby("placement").mean())
-
-
-def test_threads_read_at_once(grid: Path) -> None:
-    lazy, whole = load_study(grid, "fourier"), load_study(grid, "fourier").load()
-    picks = [{"placement": i, "lr": j, "step": k} for i in range(2) for j in range(2) for k in range(4)]
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda pick: lazy.isel(pick).load(), picks))
-    assert all(data.identical(whole.isel(pick)) for data, pick in zip(found, picks, strict=True))
-
-
-@st.composite
-def indexers(draw: st.DrawFn, size: int) -> int | slice | list[int]:
-    """No negative steps: xarray itself gets some of those wrong, whatever it reads from."""
-    ends = st.none() | st.integers(-size - 1, size + 1)
-    return draw(
-        st.integers(-size, size - 1)
-        | st.builds(slice, ends, ends, st.sampled_from([None, 1, 2]))
-        | st.lists(st.integers(-size, size - 1), max_size=3)
-    )
-
-
-@pytest.fixture(scope="module")
-def power(grid: Path) -> tuple[xr.DataArray, xr.DataArray]:
-    """The same array, on disk and in memory."""
-    return load_study(grid, "fourier").power, load_study(grid, "fourier").power.load()
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_any_index_gives_what_it_gives_in_memory(
-    power: tuple[xr.DataArray, xr.DataArray], data: st.DataObject
-) -> None:
-    lazy, whole = power
-    assert not lazy.variable._in_memory
-    for _ in range(2):  # an index of an index
-        index = data.draw(
-            st.fixed_dictionaries({}, optional={d: indexers(n) for d, n in lazy.sizes.items() if n})
-        )
-        lazy, whole = lazy.isel(index), whole.isel(index)
-    assert lazy.identical(whole)
-
-
 AXES: Mapping[str, Sequence[object]] = {
     "model.placement": ["M", "off"],
     "optimiser.lr": [3e-3, 1e-3],
@@ -550,16 +309,6 @@ def test_it_is_the_cells_put_together(keys: set[str], what: str, data: st.DataOb
         assert lazy[name].attrs == values.attrs
 
 
-def test_a_name_that_is_not_recorded(grid: Path) -> None:
-    with pytest.raises(
-        UserError,
-        match=r"s: no 'furier' in any cell; did you mean 'fourier'\? recorded: metrics, norms, fourier$",
-    ):
-        load_study(grid, "furier")
-    with pytest.raises(UserError, match=r"no 'ablations' in any cell; recorded: metrics, norms, fourier$"):
-        load_study(grid, "ablations")
-
-
 def test_ablations(tmp_path: Path) -> None:
     folder = write_study(tmp_path, config(grid={"model.placement": ["M", "off"]}))
     write_probe(folder / "off", CHECKPOINTS)
@@ -569,50 +318,3 @@ def test_ablations(tmp_path: Path) -> None:
     assert there is not None
     assert (data.power.sel(placement="off").values == there.power.values).all()
     assert data.power.sel(placement="mlp-pre").isnull().all()
-
-
-def test_a_path_that_is_no_study(grid: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for path, message in (
-        (tmp_path / "nowhere", r"nowhere: does not exist; give the folder that a study was trained into"),
-        (tmp_path, r": has no study.yaml; give the folder"),
-        (tmp_path / "file", r"file: is a file; give the folder"),
-        (grid / "off_lr=0.001", r"off_lr=0.001: one run, not a study; load_run opens it"),
-    ):
-        with pytest.raises(UserError, match=message):
-            load_study(path)
-    (tmp_path / "study.yaml").write_text("grid: [")
-    with pytest.raises(UserError, match=r"study.yaml line 1: not YAML"):
-        load_study(tmp_path)
-
-
-def test_a_study_that_has_not_begun(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="s: none of its cells has begun; mech-grok sweep trains them"):
-        load_study(write_study(tmp_path, config(), lambda name: None))
-
-
-def test_a_cell_of_another_config_is_refused(tmp_path: Path) -> None:
-    folder = write_study(tmp_path, config())
-    (folder / "study.yaml").write_text(to_yaml(config(training__steps=8)))
-    with pytest.raises(
-        UserError,
-        match=r"off holds a run of another config than .*s/study.yaml says \(training.steps: 6 there, 8",
-    ):
-        load_study(folder)
-
-
-@pytest.mark.parametrize(
-    "damage", ["metrics.zarr/zarr.json", "metrics.zarr/step/c/0", "metrics.zarr/train_loss/zarr.json"]
-)
-def test_damage_that_shows_when_the_study_is_opened(tmp_path: Path, damage: str) -> None:
-    folder = write_study(tmp_path, config())
-    (folder / "off" / damage).write_text("{")
-    with pytest.raises(UserError, match=r"off/metrics.zarr: damaged, or not a Zarr store"):
-        load_study(folder)
-
-
-def test_metrics_that_are_gone(tmp_path: Path) -> None:
-    folder = write_study(tmp_path, config())
-    shutil.rmtree(folder / "off" / "metrics.zarr")
-    with pytest.raises(UserError, match=r"off/metrics.zarr: damaged, or not a Zarr store"):
-        load_study(folder)
