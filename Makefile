@@ -2,13 +2,17 @@
 SHELL := /bin/bash
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: demo test test-slow test-workers test-browser lint bench clean
+.PHONY: demo test test-whole test-slow test-workers test-browser lint bench clean
 
 demo: .venv/.ready
 	$(UV) run --frozen mech-grok run configs/quickstart.yaml --resume
 
 test: .venv/.ready
 	$(UV) run --frozen pytest -n 2 --dist loadfile
+
+# Whole commands and stages, on small runs that are trained for them.
+test-whole: .venv/.ready
+	$(UV) run --frozen pytest -m 'whole and not slow' -n 2 --dist loadfile
 
 test-slow: .venv/.ready
 	$(UV) run --frozen pytest -m slow -n 2

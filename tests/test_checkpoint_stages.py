@@ -19,6 +19,8 @@ from mech_grok.run import Run
 from mech_grok.train_stage import train_cell
 from mech_grok.training.checkpoints import weights_path
 
+pytestmark = pytest.mark.whole
+
 CONFIG = CellConfig.model_validate(
     {
         "task": {"p": 7},

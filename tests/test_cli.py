@@ -15,6 +15,8 @@ from mech_grok import load_run
 from mech_grok.cli import main
 from mech_grok.training.checkpoints import optimiser_path, weights_path
 
+pytestmark = pytest.mark.whole
+
 CONFIG = """
 study: tiny
 task: {p: 11}

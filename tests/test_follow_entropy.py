@@ -22,6 +22,8 @@ from mech_grok.training.follow_entropy import solution_steps
 from mech_grok.training.parameters import ParameterStack
 from mech_grok.training.trainer import Trainer
 
+pytestmark = pytest.mark.whole
+
 
 def cell(model=(), training=(), **rest):
     """Two seeds at p = 11 in float64; checkpoints at every tenth step."""

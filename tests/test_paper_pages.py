@@ -32,6 +32,8 @@ from mech_grok.paper.published import published
 from mech_grok.paper.results import Result, measured
 from mech_grok.report.style import placement_colour
 
+pytestmark = pytest.mark.whole
+
 SEEDS = published().seeds
 NEVER = 99_999
 M, M_A, A, OFF = find_figure("fig2").cells

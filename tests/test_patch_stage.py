@@ -18,6 +18,8 @@ from mech_grok.run import Run
 from mech_grok.train_stage import train_cell
 from mech_grok.training.checkpoints import weights_path
 
+pytestmark = pytest.mark.whole
+
 STEPS = {
     "normed": {"model.placement": "M", "training.seeds": [3, 1], "training.steps": 60},
     "bare": {"model.placement": "off", "training.seeds": [5, 1, 3], "training.steps": 40},

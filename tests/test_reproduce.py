@@ -20,6 +20,8 @@ from mech_grok.signals import Interrupted
 from mech_grok.study_config import StudyConfig
 from mech_grok.sweep.asked import Asked
 
+pytestmark = pytest.mark.whole
+
 SHORT = ("task.p=7", "training.steps=20", "training.checkpoint_every=10")
 FIG7 = (
     *(f"{placement}_norm=rms_seeds=456-789" for placement in ("mlp-pre", "pre", "attn-pre")),

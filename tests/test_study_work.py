@@ -16,6 +16,8 @@ from mech_grok.sweep.costs.estimate import costs
 from mech_grok.sweep.places.study_place import StudyPlace
 from mech_grok.sweep.study_sweep import plan_sweep
 
+pytestmark = pytest.mark.whole
+
 STUDY = """
 study: s
 task: {p: 11}

@@ -20,6 +20,8 @@ from mech_grok.sweep.places import copying, mirror
 from mech_grok.sweep.places.copying import files_in, held_still, stage
 from mech_grok.sweep.places.mirror import mirrored
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(autouse=True)
 def own_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
