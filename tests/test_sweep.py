@@ -19,7 +19,7 @@ from mech_grok.cli import main
 from mech_grok.config_file import read_study
 from mech_grok.study import study_target, train_target
 from mech_grok.sweep.places.claim import ClaimRecord, read_claim
-from mech_grok.training.checkpoints import load_tensors, weights_path
+from mech_grok.training.checkpoints import load_tensors, saved_steps, weights_path
 
 STUDY = """
 study: four
@@ -230,13 +230,14 @@ def started_sweep(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def a_worker(folder: Path, step: int, others_than: frozenset[int] = frozenset()) -> ClaimRecord:
-    """Somebody who is training a cell, as soon as one is beyond a step."""
+def a_worker(folder: Path, step: int) -> ClaimRecord:
+    """Somebody who is training a cell, as soon as a checkpoint beyond a step is on disk."""
     until = time.monotonic() + 90
     while time.monotonic() < until:
         for name in CELLS:
-            record = read_claim(str(folder / "runs/four" / name))
-            if record and record.pid not in others_than and record.status and record.status.done >= step:
+            run = folder / "runs/four" / name
+            record, steps = read_claim(str(run)), saved_steps(run / "checkpoints")
+            if record and steps and step <= steps[-1] < 1200:
                 return record
         time.sleep(0.01)
     raise AssertionError(f"nobody came beyond step {step}")
