@@ -16,6 +16,7 @@ from mech_grok.training.linear import product, weight_gradient
 from mech_grok.training.parameters import ParameterStack
 from mech_grok.training.passes import passes, passes_at_once
 from mech_grok.training.trainer import Trainer
+from mech_grok.training.update import Update
 
 STEPS = 10
 FIVE_SEEDS = [456, 789, 111, 222, 333]
@@ -104,12 +105,15 @@ def on_one_thread(make: Callable[[CellConfig], Work], config: CellConfig) -> Wor
 
 
 def norms_alone(config: CellConfig) -> Work:
-    """What the norms of gradient, weights and update cost every step."""
+    """What the norms of gradient, weights and update cost every step, with a copy of the weights."""
+    seeds, n = len(config.training.seeds), config.task.task.n_train
+    crew = Crew(passes_at_once(seeds, n, "cpu", torch.get_num_threads()))
     stack = ParameterStack.initial(config)
+    update, before = Update(stack, config.optimiser, crew), stack.flat.clone()
 
     def ten_steps() -> None:
         for _ in range(STEPS):
-            stack.remember()
-            stack.update_norms()
+            before.copy_(stack.flat)
+            update.norms()
 
     return ten_steps

@@ -30,7 +30,7 @@ from contestants import (
 from mech_grok.environment import describe_environment
 
 HERE = Path(__file__).parent
-ROUNDS = 5
+ROUNDS = 11
 NEVER = 10**9
 
 

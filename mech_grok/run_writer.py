@@ -113,7 +113,7 @@ def save_checkpoint(path: Path, trainer: Trainer) -> None:
     """Write solved factors, optimiser state, then weights; older optimiser states are thinned after that."""
     folder, step = path / "checkpoints", trainer.step
     write_factors(path, trainer.config, trainer.take_solved())
-    state = trainer.optimiser_state()
+    state = trainer.update.state()
     if state:
         save_tensors(optimiser_path(folder, step), state)
     parameters = trainer.parameters
@@ -135,7 +135,7 @@ def load_trainer(path: Path, config: CellConfig, step: int) -> Trainer:
     if step:
         moment = parameters.flat
         like = {"exp_avg": moment, "exp_avg_sq": moment, "step": torch.tensor(0.0)}
-        trainer.load_optimiser_state(_load_like(optimiser_path(folder, step), like))
+        trainer.update.load_state(_load_like(optimiser_path(folder, step), like))
     return trainer
 
 

@@ -114,7 +114,7 @@ def _forked(run: Run, curve: EntropyCurve | None) -> Trainer:
     assert run.parent_config is not None
     solved = run.parent_config.training.follow_entropy is not None
     trainer = Trainer(run.config, begun.parameters, run.config.first_step, curve=curve, solved=solved)
-    trainer.load_optimiser_state(begun.optimiser_state)
+    trainer.update.load_state(begun.optimiser_state)
     return trainer
 
 

@@ -131,9 +131,9 @@ def test_rows_hold_what_they_say_before_and_after_the_update() -> None:
         assert rows["train_loss"] == pytest.approx(trained.loss.numpy(), rel=1e-12)
         assert rows["train_accuracy"] == pytest.approx(trained.accuracy.numpy())
         assert rows["weight_norm"] == pytest.approx(theta.norm(dim=1).numpy(), rel=1e-12)
-        assert rows["grad_norm"] == pytest.approx(trainer.parameters.grad.norm(dim=1).numpy(), rel=1e-12)
+        assert rows["grad_norm"] == pytest.approx(trainer.update.gradient.norm(dim=1).numpy(), rel=1e-12)
         assert rows["update_norm"] == pytest.approx((after - theta).norm(dim=1).numpy(), rel=1e-12)
-        matrices = {"weight": theta, "grad": trainer.parameters.grad, "update": after - theta}
+        matrices = {"weight": theta, "grad": trainer.update.gradient, "update": after - theta}
         for of, matrix in matrices.items():
             assert rows[f"group_{of}_norm"] == pytest.approx(norms_by_part(trainer, matrix), rel=1e-12)
         if step in (1, 3, 6):
@@ -185,7 +185,7 @@ def test_the_first_update_is_a_sign_and_the_decay() -> None:
     trainer = trainer_of(config)
     theta = trainer.parameters.flat.clone()
     rows = trainer.advance(1)
-    step = trainer.parameters.grad.sign() + 0.7 * theta
+    step = trainer.update.gradient.sign() + 0.7 * theta
     expected = config.optimiser.lr * step.norm(dim=1)
     assert rows["update_norm"][:, 0] == pytest.approx(expected.numpy(), rel=1e-6)
 

@@ -21,7 +21,7 @@ class Fork:
 
     Attributes:
         parameters: of all seeds.
-        optimiser_state: AdamW's, as `Trainer.load_optimiser_state` takes it.
+        optimiser_state: AdamW's, as `Update.load_state` takes it.
     """
 
     parameters: ParameterStack
@@ -64,6 +64,6 @@ def _optimiser_state(run: Run, parent: Run, moved: Transplant) -> tuple[dict[str
     if surgery.optimiser == "reset" or surgery.step == 0:
         return empty_state(moved.parameters), "empty"
     trainer, start = trainer_at(parent, surgery.step)
-    state = carry_over(trainer.optimiser_state(), trainer.parameters, moved)
+    state = carry_over(trainer.update.state(), trainer.parameters, moved)
     replayed = f", replayed from step {start}" if start < surgery.step else ""
     return state, f"the parent's at step {surgery.step}{replayed}"

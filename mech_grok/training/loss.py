@@ -4,7 +4,6 @@ In float32 the log-softmax reaches exactly zero once the right logit leads by ab
 with it; measured in float64 neither happens before a lead of about 37.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,12 +43,7 @@ def score(
     logits: Float[Tensor, "*seed n classes"], answers: Int[Tensor, "*seed n"], loss_scale: float = 1.0
 ) -> Score:
     """Mean loss and accuracy over the examples."""
-    return mean_score([(cross_entropy(logits, answers, loss_scale), correct(logits, answers))])
-
-
-def mean_score(parts: Sequence[tuple[Float[Tensor, "*seed _"], Bool[Tensor, "*seed _"]]]) -> Score:
-    """Mean loss and accuracy of examples whose losses and correctness come in parts."""
-    losses, right = (torch.cat(of_parts, dim=-1) for of_parts in zip(*parts, strict=True))
+    losses, right = cross_entropy(logits, answers, loss_scale), correct(logits, answers)
     return Score(losses.mean(-1), right.double().mean(-1))
 
 

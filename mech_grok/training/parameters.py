@@ -6,6 +6,7 @@ One row per seed: the optimiser, the norms and the checkpoint handle all seeds a
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
+from math import gcd
 
 import torch
 from jaxtyping import Float
@@ -21,7 +22,6 @@ class ParameterStack:
 
     Attributes:
         flat: [seed, n_parameters], every trained parameter of a seed in one row.
-        grad: same shape; what `add_gradients` adds to.
         frozen: name -> [seed, ...] of the norm affines that are not trained.
     """
 
@@ -29,8 +29,6 @@ class ParameterStack:
         """Copies stacked tensors, name -> [seed, ...], into one matrix."""
         self._shapes = {name: tensor.shape[1:] for name, tensor in trained.items()}
         self.flat = flattened(t.detach() for t in trained.values())
-        self._around_update = self.flat.new_zeros(3, *self.flat.shape)
-        self.grad = self._around_update[0]
         self.frozen = dict(frozen)
         self._leaves: dict[tuple[int, int], dict[str, Tensor]] = {}
 
@@ -68,42 +66,28 @@ class ParameterStack:
         """Frozen parameters of some seeds."""
         return {name: tensor[rows] for name, tensor in self.frozen.items()}
 
-    def add_gradients(self, rows: slice, gradients: Float[Tensor, "row n"]) -> None:
-        """Add to `grad` the gradients of some seeds, laid out like `flat`."""
-        self.grad[rows] += gradients
-
-    def remember(self) -> None:
-        """Keep the weights as they are before an update, for `update_norms`."""
-        self._around_update[1].copy_(self.flat)
-
-    def update_norms(self) -> Float[Tensor, "3 seed group"]:
-        """L2 norms by part of the model around an update: of gradient, weights before it, and update."""
-        _, before, update = self._around_update
-        torch.sub(before, self.flat, out=update)
-        return self.group_norms(self._around_update.flatten(0, 1)).unflatten(0, (3, -1))
-
     @cached_property
     def groups(self) -> tuple[str, ...]:
         """The parts of the model that have trained parameters: see `parameter_group`."""
         return tuple(parameter_groups(self._shapes))
 
-    def group_norms(self, matrix: Float[Tensor, "row n"]) -> Float[Tensor, "row group"]:
-        """L2 norms by part of the rows of a matrix laid out like `flat`, in float64."""
-        pieces = matrix.split([size for _, size in self._runs], dim=1)
-        norms = [torch.linalg.vector_norm(piece, dim=1, dtype=torch.float64) for piece in pieces]
-        return (torch.stack(norms, dim=1).square_() @ self._is_in_group).sqrt_()
+    @cached_property
+    def block(self) -> int:
+        """The most neighbouring numbers in a row of which each so many are of one part of the model."""
+        return gcd(*(size for _, size in self._runs))
 
     @cached_property
+    def is_in_group(self) -> Float[Tensor, "block group"]:
+        """1 where a block of a row is of a part of the model, in float64."""
+        of_blocks = [part for part, size in self._runs for _ in range(size // self.block)]
+        table = [[float(of == part) for part in self.groups] for of in of_blocks]
+        return torch.tensor(table, dtype=torch.float64, device=self.flat.device)
+
+    @property
     def _runs(self) -> list[tuple[str, int]]:
         """Neighbouring parameters of one part of the model: the part, and how many numbers they are."""
         by_part = groupby(self._shapes.items(), lambda named: parameter_group(named[0]))
         return [(part, sum(shape.numel() for _, shape in run)) for part, run in by_part]
-
-    @cached_property
-    def _is_in_group(self) -> Float[Tensor, "run group"]:
-        """1 where a run is of a part of the model."""
-        table = [[float(of == part) for part in self.groups] for of, _ in self._runs]
-        return torch.tensor(table, dtype=torch.float64, device=self.flat.device)
 
     def _views(self, matrix: Float[Tensor, "seed n"]) -> dict[str, Tensor]:
         views, start = {}, 0
@@ -114,9 +98,11 @@ class ParameterStack:
         return views
 
 
-def flattened(leaves: Iterable[Float[Tensor, "seed ..."]]) -> Float[Tensor, "seed n"]:
-    """Tensors in the order of `ParameterStack.leaves`, laid out like `ParameterStack.flat`."""
-    return torch.cat([leaf.flatten(1) for leaf in leaves], dim=1)
+def flattened(
+    leaves: Iterable[Float[Tensor, "seed ..."]], out: Float[Tensor, "seed n"] | None = None
+) -> Float[Tensor, "seed n"]:
+    """Tensors in the order of `ParameterStack.leaves`, laid out like its `flat`, in `out` if given."""
+    return torch.cat([leaf.flatten(1) for leaf in leaves], dim=1, out=out)
 
 
 def _stack(named: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -18,9 +18,10 @@ from mech_grok.training.data import Examples, examples
 from mech_grok.training.entropy_curve import EntropyCurve
 from mech_grok.training.follow_entropy import SolvedFactors, follow, solution_steps
 from mech_grok.training.forward import fast_logits
-from mech_grok.training.loss import Outcome, Score, correct, cross_entropy, mean_score, outcome
+from mech_grok.training.loss import Score, correct, cross_entropy, outcome
 from mech_grok.training.parameters import ParameterStack, flattened
 from mech_grok.training.passes import Pass, passes, passes_at_once, seed_groups
+from mech_grok.training.update import Update
 
 TRAIN_COLUMNS = ("train_loss", "train_accuracy", "grad_norm", "weight_norm", "update_norm")
 TEST_COLUMNS = ("test_loss", "test_accuracy")
@@ -34,14 +35,21 @@ Rows = dict[str, np.ndarray]
 class _Measured(NamedTuple):
     """What one update measures, where it was computed."""
 
-    trained: Score
+    trained: list[Tensor]
+    """Of each pass, what `_share` gives."""
     norms: Tensor
     """[gradient, weight or update, seed, group]"""
-    tested: Score | None
+    tested: list[Tensor] | None
 
 
 class Trainer:
-    """Trains the parameters of a cell; `step` is the number of updates done."""
+    """Trains the parameters of a cell.
+
+    Attributes:
+        parameters: of all seeds, as they are now.
+        step: the number of updates done.
+        update: the last update's gradient, and the optimiser's state.
+    """
 
     def __init__(
         self,
@@ -79,17 +87,7 @@ class Trainer:
             if config.training.subtract_initial_prediction
             else (None, None)
         )
-        o = config.optimiser
-        self._weights = torch.nn.Parameter(parameters.flat)
-        self._weights.grad = parameters.grad
-        self._adamw = torch.optim.AdamW(
-            [self._weights],
-            lr=o.lr,
-            weight_decay=o.weight_decay,
-            betas=(o.beta1, o.beta2),
-            eps=o.eps,
-            fused=True,
-        )
+        self.update = Update(parameters, config.optimiser, self._crew)
 
     def advance(self, n_steps: int, stop: Callable[[], bool] = lambda: False) -> Rows:
         """Do up to `n_steps` updates, fewer once `stop()` is true; one column of rows per update done."""
@@ -97,17 +95,15 @@ class Trainer:
         with self._crew.alone():
             while len(done) < n_steps and not (done and stop()):
                 done.append(self._update())
-            return _rows(done)
+            return self._rows(done)
 
     def _update(self) -> _Measured:
         trained = self._gradients()
-        self.parameters.remember()
-        self._adamw.step()
+        norms = self.update.step()
         self.step += 1
         self._follow_entropy()
-        norms = self.parameters.update_norms()
         evaluated = self.config.training.is_evaluated(self.step)
-        tested = self.evaluate(self._test, self._offsets[1]) if evaluated else None
+        tested = self._scores(self._test, self._offsets[1]) if evaluated else None
         return _Measured(trained, norms, tested)
 
     def _follow_entropy(self) -> None:
@@ -123,53 +119,62 @@ class Trainer:
         solved, self._solved = self._solved, []
         return solved
 
-    def _gradients(self) -> Score:
-        """Loss and accuracy on the train set; leaves the gradients in `parameters.grad`."""
-        self.parameters.grad.zero_()
-        todo, measured = self._passes(self._train), []
-        for each, (found, gradients) in zip(todo, self._crew.map(self._train_pass, todo), strict=True):
-            self.parameters.add_gradients(each.seeds, gradients)
-            measured.append((found.losses, found.correct))
-        return _joined(todo, measured)
+    def _gradients(self) -> list[Tensor]:
+        """Leaves the gradients in `update.gradient`; gives each pass's share of loss and accuracy."""
+        todo, shares = self._passes(self._train), []
+        for each, (share, gradients) in zip(todo, self._crew.map(self._train_pass, todo), strict=True):
+            if each.pairs.start:  # the first pass over a seed's pairs has put its gradients there
+                self.update.gradient[each.seeds] += gradients
+            shares.append(share)
+        return shares
 
-    def _train_pass(self, each: Pass) -> tuple[Outcome, Tensor]:
-        """What one pass over pairs of the train set gives: losses, and gradients of the mean loss in rows."""
+    def _train_pass(self, each: Pass) -> tuple[Tensor, Tensor]:
+        """Over some pairs of the train set: what `_share` gives, and gradients of the mean loss in rows."""
         n, leaves = self._train.answers.shape[1], self.parameters.leaves(each.seeds)
         logits = self._logits(leaves, each, self._train, self._offsets[0])
         answers = self._train.answers[each.seeds, each.pairs]
         found = outcome(logits.detach(), answers, self.config.model.loss_scale, weight=1 / n)
-        return found, flattened(torch.autograd.grad(logits, list(leaves.values()), found.gradient))
+        gradients = torch.autograd.grad(logits, list(leaves.values()), found.gradient)
+        rows = flattened(gradients, out=None if each.pairs.start else self.update.gradient[each.seeds])
+        return _share(found.losses, found.correct, n), rows
 
     def evaluate(self, data: Examples, offset: Tensor | None = None) -> Score:
         """Loss and accuracy of every seed on its own examples."""
-        todo = self._passes(data)
-        return _joined(todo, list(self._crew.map(lambda each: self._test_pass(each, data, offset), todo)))
+        return Score(*_joined(self._passes(data), self._scores(data, offset)))
+
+    def _scores(self, data: Examples, offset: Tensor | None) -> list[Tensor]:
+        """Each pass's share of loss and accuracy."""
+        return list(self._crew.map(lambda each: self._test_pass(each, data, offset), self._passes(data)))
 
     @torch.no_grad()  # which holds for the thread that it is called in
-    def _test_pass(self, each: Pass, data: Examples, offset: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Losses of one pass, and whether its answers are right."""
+    def _test_pass(self, each: Pass, data: Examples, offset: Tensor | None) -> Tensor:
         logits = self._logits(self.parameters.leaves(each.seeds), each, data, offset)
         answers = data.answers[each.seeds, each.pairs]
-        return cross_entropy(logits, answers, self.config.model.loss_scale), correct(logits, answers)
+        losses = cross_entropy(logits, answers, self.config.model.loss_scale)
+        return _share(losses, correct(logits, answers), data.answers.shape[1])
 
     def _passes(self, data: Examples) -> list[Pass]:
         seeds, n = data.answers.shape
         return passes(seeds, n, self.parameters.flat.device.type, self._crew.size)
 
+    def _rows(self, done: Sequence[_Measured]) -> Rows:
+        """The rows of updates, brought to the host in one go: each time, a GPU has to be waited for."""
+        group_norms = torch.stack([each.norms for each in done], dim=2)
+        norms = group_norms.norm(dim=-1)
+        trained = _joined(self._passes(self._train), _over_steps([each.trained for each in done]))
+        tested = torch.full_like(trained, torch.nan)
+        evaluated = [i for i, each in enumerate(done) if each.tested]
+        if evaluated:
+            shares = _over_steps([each.tested for each in done if each.tested])
+            tested[..., evaluated] = _joined(self._passes(self._test), shares)
+        columns = (*trained, *norms, *tested, *group_norms)
+        named = zip((*COLUMNS, *GROUP_COLUMNS), columns, strict=True)
+        return {name: column.double().cpu().numpy() for name, column in named}
+
     def _logits(self, leaves: dict[str, Tensor], each: Pass, data: Examples, offset: Tensor | None) -> Tensor:
         parameters = {**leaves, **self.parameters.frozen_rows(each.seeds)}
         logits = fast_logits(parameters, data.pairs[each.seeds, each.pairs], self.config.model)
         return logits if offset is None else logits - offset[each.seeds, each.pairs]
-
-    def optimiser_state(self) -> dict[str, Tensor]:
-        """The AdamW moments [seed, n] and update count, as needed to continue bit for bit."""
-        state = self._adamw.state[self._weights]
-        return {name: state[name] for name in ("exp_avg", "exp_avg_sq", "step")} if state else {}
-
-    def load_optimiser_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from the state that `optimiser_state` gave; an empty one is that of step 0."""
-        if state:
-            self._adamw.state[self._weights] = {n: t.to(self._weights.device) for n, t in state.items()}
 
 
 @torch.no_grad()
@@ -182,23 +187,17 @@ def _predictions(
     return on_train, on_test
 
 
-def _joined(done: Sequence[Pass], measured: Sequence[tuple[Tensor, Tensor]]) -> Score:
-    """Mean loss and accuracy of every seed, of the losses and correctness that each pass measured."""
-    by_seeds = groupby(zip(done, measured, strict=True), lambda pair: pair[0].seeds)
-    scores = [mean_score([found for _, found in of_seeds]) for _, of_seeds in by_seeds]
-    return Score(torch.cat([s.loss for s in scores]), torch.cat([s.accuracy for s in scores]))
+def _share(losses: Tensor, is_correct: Tensor, n: int) -> Tensor:
+    """What some of `n` examples [seed, example] add to the mean loss and accuracy over all: [2, seed]."""
+    return torch.stack([losses.sum(-1), is_correct.sum(-1, dtype=losses.dtype)]).div_(n)
 
 
-def _rows(done: Sequence[_Measured]) -> Rows:
-    """The rows of updates, brought to the host in one go: step by step, a GPU would have to be waited for."""
-    never = torch.full_like(done[0].trained.loss, torch.nan)
-    not_evaluated = Score(never, never)
-    group_norms = torch.stack([each.norms for each in done], dim=2)
-    norms = group_norms.norm(dim=-1)
-    trained, tested = (
-        [torch.stack(values, dim=1) for values in zip(*scores, strict=True)]
-        for scores in ([each.trained for each in done], [each.tested or not_evaluated for each in done])
-    )
-    columns = (*trained, *norms, *tested, *group_norms)
-    named = zip((*COLUMNS, *GROUP_COLUMNS), columns, strict=True)
-    return {name: column.double().cpu().numpy() for name, column in named}
+def _joined(done: Sequence[Pass], shares: Sequence[Tensor]) -> Tensor:
+    """Mean loss and accuracy of every seed [2, seed, ...], of the share of each pass."""
+    by_seeds = groupby(zip(done, shares, strict=True), lambda pair: pair[0].seeds)
+    return torch.cat([torch.stack([x for _, x in of_seeds]).sum(0) for _, of_seeds in by_seeds], dim=1)
+
+
+def _over_steps(shares: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Shares by step and pass as one tensor [2, seed, step] of each pass."""
+    return [torch.stack(of_pass, dim=-1) for of_pass in zip(*shares, strict=True)]
