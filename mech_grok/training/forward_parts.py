@@ -26,6 +26,13 @@ def token_rows(parameters: Parameters) -> Tensor:
     return torch.cat([numbers + w_pos[:, 0:1], numbers + w_pos[:, 1:2], equals + w_pos[:, 2:3]], dim=1)
 
 
+def rows_of(pairs_sn2: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which of all seeds' `token_rows` each pair's a and b [s, n] and `=` [s, 1] are."""
+    first_s1 = torch.arange(len(pairs_sn2), device=pairs_sn2.device)[:, None] * r
+    rows_a_sn, rows_b_sn = (pairs_sn2[..., i] + i * (r // 2) + first_s1 for i in (0, 1))
+    return rows_a_sn, rows_b_sn, first_s1 + (r - 1)
+
+
 def apply_norm(x_snd: Tensor, site: NormSite | None, parameters: Parameters, prefix: str) -> Tensor:
     """A norm over the last dimension of [seed, ..., d]; x itself where there is none."""
     if site is None or site.kind is None:

@@ -24,6 +24,7 @@ from mech_grok.training.forward_parts import (
     multiply_scores,
     normalise_queries_and_keys,
     readout,
+    rows_of,
     scaled_attention_weights,
     token_rows,
 )
@@ -44,10 +45,8 @@ def plain_logits(
 def embed(parameters: Parameters, pairs_sn2: Int[Tensor, "seed n 2"]) -> Float[Tensor, "seed n 3 d"]:
     """The residual stream before the first block."""
     rows_srd = token_rows(parameters)
-    s, r, _ = rows_srd.shape
-    index_sn3 = F.pad(pairs_sn2, (0, 1), value=r - 1)
-    index_sn3 = index_sn3 + index_sn3.new_tensor([0, r // 2, 0])
-    index_sn3 = index_sn3 + (index_sn3.new_tensor(range(s)) * r)[:, None, None]
+    rows_a, rows_b, rows_equals = rows_of(pairs_sn2, rows_srd.shape[1])
+    index_sn3 = torch.stack([rows_a, rows_b, rows_equals.expand_as(rows_a)], dim=-1)
     return F.embedding(index_sn3, rows_srd.flatten(0, 1))
 
 

@@ -24,6 +24,7 @@ from mech_grok.training.forward_parts import (
     multiply_scores,
     normalise_queries_and_keys,
     readout,
+    rows_of,
     scaled_attention_weights,
     token_rows,
 )
@@ -61,7 +62,7 @@ def table_scores(
     """Scores of the query at `=` for the keys a, b and `=` in the first block of a model of any depth."""
     scores_srh, _ = _score_and_value_tables(parameters, token_rows(parameters), config)
     flat = scores_srh.flatten(0, 1)
-    of_a, of_b = (F.embedding(rows, flat) for rows in _rows_of(pairs, scores_srh.shape[1]))
+    of_a, of_b = (F.embedding(rows, flat) for rows in rows_of(pairs, scores_srh.shape[1])[:2])
     scores = torch.stack([of_a, of_b, scores_srh[:, -1:].expand_as(of_a)], dim=-1)
     return rearrange(scores, "s n h key -> s h n key")
 
@@ -84,15 +85,8 @@ def _score_and_value_tables(
 
 def _attend(scores_srh: Tensor, values_srhe: Tensor, pairs_sn2: Tensor) -> Tensor:
     """Attention's mix of the values of a, b and `=` for each pair: [s, n, h * e]."""
-    rows_a_sn, rows_b_sn = _rows_of(pairs_sn2, scores_srh.shape[1])
+    rows_a_sn, rows_b_sn, _ = rows_of(pairs_sn2, scores_srh.shape[1])
     return mix(scores_srh, values_srhe, rows_a_sn, rows_b_sn).flatten(-2)
-
-
-def _rows_of(pairs_sn2: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    """The table row of each pair's a and of its b, counted through the rows of all seeds."""
-    first_row = torch.arange(len(pairs_sn2), device=pairs_sn2.device)[:, None] * r
-    rows_a_sn, rows_b_sn = (pairs_sn2[..., i] + i * (r // 2) + first_row for i in (0, 1))
-    return rows_a_sn, rows_b_sn
 
 
 def _add_attention(equals_sd: Tensor, z_sne: Tensor, norm: NormSite | None, parameters: Parameters) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mech_grok.config import CellConfig
 from mech_grok.parallel import Crew
+from mech_grok.training.capture import captured
 from mech_grok.training.data import Examples, examples
 from mech_grok.training.entropy_curve import EntropyCurve
 from mech_grok.training.follow_entropy import SolvedFactors, follow, solution_steps
@@ -35,11 +36,11 @@ Rows = dict[str, np.ndarray]
 class _Measured(NamedTuple):
     """What one update measures, where it was computed."""
 
-    trained: list[Tensor]
+    trained: Sequence[Tensor]
     """Of each pass, what `_share` gives."""
     norms: Tensor
     """[gradient, weight or update, seed, group]"""
-    tested: list[Tensor] | None
+    tested: Sequence[Tensor] | None
 
 
 class Trainer:
@@ -88,6 +89,8 @@ class Trainer:
             else (None, None)
         )
         self.update = Update(parameters, config.optimiser, self._crew)
+        self._learn = captured(self._learning, parameters.flat.device)
+        self._take_test = captured(self._testing, parameters.flat.device)
 
     def advance(self, n_steps: int, stop: Callable[[], bool] = lambda: False) -> Rows:
         """Do up to `n_steps` updates, fewer once `stop()` is true; one column of rows per update done."""
@@ -98,13 +101,20 @@ class Trainer:
             return self._rows(done)
 
     def _update(self) -> _Measured:
-        trained = self._gradients()
-        norms = self.update.step()
+        norms, *trained = self._learn()
         self.step += 1
         self._follow_entropy()
         evaluated = self.config.training.is_evaluated(self.step)
-        tested = self._scores(self._test, self._offsets[1]) if evaluated else None
-        return _Measured(trained, norms, tested)
+        return _Measured(trained, norms, self._take_test() if evaluated else None)
+
+    def _learning(self) -> list[Tensor]:
+        """An update; gives the norms around it, then each pass's share of loss and accuracy before it."""
+        shares = self._gradients()
+        return [self.update.step(), *shares]
+
+    def _testing(self) -> list[Tensor]:
+        """Each pass's share of loss and accuracy on the test set."""
+        return self._scores(self._test, self._offsets[1])
 
     def _follow_entropy(self) -> None:
         """Solve the attention factors, if there is a curve to follow and it is time to."""
