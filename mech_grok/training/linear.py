@@ -19,24 +19,19 @@ _FEW_ROWS, _NARROW = 1024, 128
 def linear(x_sni: Tensor, weight_sio: Tensor, bias_so: Tensor | None = None) -> Tensor:
     """`x W + b`, each seed with its own."""
     if _is_one_for_onednn(x_sni):
-        return _OneDnnLinear.apply(*_squeezed(x_sni, weight_sio, bias_so)).unsqueeze(0)
+        return _OneDnnLinear.apply(x_sni, weight_sio, bias_so)
     return x_sni @ weight_sio if bias_so is None else torch.baddbmm(bias_so[:, None], x_sni, weight_sio)
 
 
 def relu_mlp(x_snd: Tensor, w_in: Tensor, b_in: Tensor, w_out: Tensor, b_out: Tensor) -> Tensor:
     """`relu(x W_in + b_in) W_out + b_out`, each seed with its own."""
     if _is_one_for_onednn(x_snd):
-        return _OneDnnReluMlp.apply(*_squeezed(x_snd, w_in, b_in, w_out, b_out)).unsqueeze(0)
+        return _OneDnnReluMlp.apply(x_snd, w_in, b_in, w_out, b_out)
     return linear(linear(x_snd, w_in, b_in).relu(), w_out, b_out)
 
 
 def _is_one_for_onednn(x_sni: Tensor) -> bool:
     return len(x_sni) == 1 and onednn_takes(x_sni)
-
-
-def _squeezed(*stacked: Tensor | None) -> list[Tensor | None]:
-    """The tensors of the only seed. Squeezed, not indexed: autograd pads an index's gradient with zeros."""
-    return [None if x is None else x.squeeze(0) for x in stacked]
 
 
 def onednn_takes(x: Tensor) -> bool:
@@ -50,44 +45,46 @@ def _has_onednn() -> bool:
 
 
 class _OneDnnLinear(torch.autograd.Function):
+    """Of the only seed of a stack; without it inside, where autograd does not see it come and go."""
+
     @staticmethod
-    def forward(ctx: Any, x_ni: Tensor, weight_io: Tensor, bias_o: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x_ni, weight_io)
-        return product(x_ni, weight_io, bias_o)
+    def forward(ctx: Any, x_1ni: Tensor, weight_1io: Tensor, bias_1o: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_1ni, weight_1io)
+        return product(x_1ni[0], weight_1io[0], None if bias_1o is None else bias_1o[0])[None]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        g_no = gradients[0].contiguous()  # of a slice oneDNN takes a thousand times longer
-        x_ni, weight_io = ctx.saved_tensors
+        g_no = gradients[0][0].contiguous()  # of a slice oneDNN takes a thousand times longer
+        x_ni, weight_io = (x[0] for x in ctx.saved_tensors)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         return (
-            product(g_no, weight_io.t()) if needs_x else None,
-            weight_gradient(x_ni, g_no) if needs_weight else None,
-            g_no.sum(0) if needs_bias else None,
+            product(g_no, weight_io.t())[None] if needs_x else None,
+            weight_gradient(x_ni, g_no)[None] if needs_weight else None,
+            g_no.sum(0, keepdim=True) if needs_bias else None,
         )
 
 
 class _OneDnnReluMlp(torch.autograd.Function):
-    """The positive part is taken inside the first product, and its gradient in place."""
+    """The same of an MLP: the positive part is taken inside the first product, and its gradient in place."""
 
     @staticmethod
-    def forward(ctx: Any, x_nd: Tensor, w_in: Tensor, b_in: Tensor, w_out: Tensor, b_out: Tensor) -> Tensor:
-        post_nm = product(x_nd, w_in, b_in, "relu")
-        ctx.save_for_backward(x_nd, w_in, post_nm, w_out)
-        return product(post_nm, w_out, b_out)
+    def forward(ctx: Any, x_1nd: Tensor, w_in: Tensor, b_in: Tensor, w_out: Tensor, b_out: Tensor) -> Tensor:
+        post_nm = product(x_1nd[0], w_in[0], b_in[0], "relu")
+        ctx.save_for_backward(x_1nd, w_in, post_nm, w_out)
+        return product(post_nm, w_out[0], b_out[0])[None]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        g_nd = gradients[0].contiguous()
-        x_nd, w_in, post_nm, w_out = ctx.saved_tensors
-        to_pre_nm = product(g_nd, w_out.t())
+        g_nd = gradients[0][0].contiguous()
+        x_1nd, w_in, post_nm, w_out = ctx.saved_tensors
+        to_pre_nm = product(g_nd, w_out[0].t())
         torch.ops.aten.threshold_backward.grad_input(to_pre_nm, post_nm, 0, grad_input=to_pre_nm)
         return (
-            product(to_pre_nm, w_in.t()),
-            weight_gradient(x_nd, to_pre_nm),
-            to_pre_nm.sum(0),
-            weight_gradient(post_nm, g_nd),
-            g_nd.sum(0),
+            product(to_pre_nm, w_in[0].t())[None],
+            weight_gradient(x_1nd[0], to_pre_nm)[None],
+            to_pre_nm.sum(0, keepdim=True),
+            weight_gradient(post_nm, g_nd)[None],
+            g_nd.sum(0, keepdim=True),
         )
 
 

@@ -6,7 +6,6 @@ itself. Here each of the three weights and values is a tensor of its own from st
 Shape suffixes: s seed, n pair, r table row, h head, e d_head.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,53 +26,47 @@ def mix(scores_srh: Tensor, values_srhe: Tensor, rows_a_sn: Tensor, rows_b_sn: T
 
 
 class _Mix(torch.autograd.Function):
+    """Weights [key, s, n, h] and what goes with them are of the keys a, b and `=` in that order."""
+
     @staticmethod
     def forward(ctx: Any, scores: Tensor, values: Tensor, rows_a: Tensor, rows_b: Tensor) -> Tensor:
         flat_scores, flat_values = scores.flatten(0, 1), values.flatten(0, 1).flatten(1)
         score_a, score_b = (F.embedding(rows, flat_scores) for rows in (rows_a, rows_b))
-        weights = _softmax(score_a, score_b, scores[:, -1:])
+        weights = torch.stack([score_a, score_b, scores[:, -1:].expand_as(score_a)]).softmax(0)
         of_a, of_b = (
             F.embedding(rows, flat_values).unflatten(-1, values.shape[2:]) for rows in (rows_a, rows_b)
         )
         of_equals = values[:, -1:]
-        on_a, on_b, on_equals = (w[..., None] for w in weights)
+        on_a, on_b, on_equals = weights[..., None]
         ctx.n_rows = scores.shape[1]
-        ctx.save_for_backward(*weights, of_a, of_b, of_equals, rows_a, rows_b)
+        ctx.save_for_backward(weights, of_a, of_b, of_equals, rows_a, rows_b)
         return (on_a * of_a).addcmul_(on_b, of_b).addcmul_(on_equals, of_equals)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g_snhe,) = gradients
-        on_a, on_b, on_equals, of_a, of_b, of_equals, rows_a, rows_b = ctx.saved_tensors
-        weights = (on_a, on_b, on_equals)
-        to_weights = [(g_snhe * of).sum(-1) for of in (of_a, of_b, of_equals)]
-        first, second, third = (w * g for w, g in zip(weights, to_weights, strict=True))
-        mean = first + second + third
-        to_scores = [w * (g - mean) for w, g in zip(weights, to_weights, strict=True)]
-        to_a, to_b, to_equals = ((w[..., None] * g_snhe).flatten(2) for w in weights)
-        rows, heads = (rows_a, rows_b), g_snhe.shape[2:]
-        to_score_table = _table_gradient(to_scores[:2], to_scores[2].sum(1), rows, ctx.n_rows)
-        to_value_table = _table_gradient((to_a, to_b), to_equals.sum(1), rows, ctx.n_rows)
-        return to_score_table, to_value_table.unflatten(-1, heads), None, None
+        weights, *values, rows_a, rows_b = ctx.saved_tensors
+        to_scores = weights * torch.stack([(g_snhe * of).sum(-1) for of in values])
+        to_scores.addcmul_(weights, to_scores.sum(0), value=-1)
+        to_values = (weights[..., None] * g_snhe).flatten(-2)
+        rows = torch.stack([rows_a, rows_b])
+        to_score_table, to_value_table = (
+            _table_gradient(to_keys, rows, ctx.n_rows) for to_keys in (to_scores, to_values)
+        )
+        return to_score_table, to_value_table.unflatten(-1, g_snhe.shape[2:]), None, None
 
 
-def _softmax(a_snh: Tensor, b_snh: Tensor, equals_s1h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The softmax over three scores, as three tensors."""
-    highest = torch.maximum(torch.maximum(a_snh, b_snh), equals_s1h)
-    exponentials = [(x - highest).exp_() for x in (a_snh, b_snh, equals_s1h)]
-    total = exponentials[0] + exponentials[1] + exponentials[2]
-    a, b, equals = (x.div_(total) for x in exponentials)
-    return a, b, equals
+def _table_gradient(to_keys: Tensor, rows: Tensor, n_rows: int) -> Tensor:
+    """What keys [key, s, n, w] pass back to the rows [s, r, w] of a table; `=` has the last one of each seed.
 
-
-def _table_gradient(
-    to_pairs: Sequence[Tensor], to_equals_sw: Tensor, rows: Sequence[Tensor], n_rows: int
-) -> Tensor:
-    """What pairs pass back to the table rows that they were gathered from [s, r, w]; `=` has the last row."""
-    seeds, width = to_equals_sw.shape
-    to_rows = to_equals_sw.new_zeros(seeds * n_rows, width)
-    for gradient, index in zip(to_pairs, rows, strict=True):
-        to_rows.index_add_(0, index.flatten(), gradient.flatten(0, 1))
+    Args:
+        to_keys: their gradient.
+        rows: of a and b [2, s, n], counted through those of all seeds.
+        n_rows: of a seed.
+    """
+    seeds, width = to_keys.shape[1], to_keys.shape[-1]
+    to_rows = to_keys.new_zeros(seeds * n_rows, width)
+    to_rows.index_add_(0, rows.flatten(), to_keys[:2].flatten(0, 2))
     to_table_srw = to_rows.unflatten(0, (seeds, n_rows))
-    to_table_srw[:, -1] += to_equals_sw
+    to_table_srw[:, -1] += to_keys[2].sum(1)
     return to_table_srw
