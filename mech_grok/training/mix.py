@@ -1,7 +1,7 @@
 """Attention's mix of the values of a, b and `=`, gathered from tables, with its gradient written out.
 
 Autograd would pad the gradient of every slice with zeros and add the pieces up, which costs more than the mix
-itself. Here each of the three weights and values is a tensor of its own from start to end.
+itself.
 
 Shape suffixes: s seed, n pair, r table row, h head, e d_head.
 """
