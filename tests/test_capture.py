@@ -64,7 +64,7 @@ def test_replayed_steps_are_the_steps_bit_for_bit(
     expected, expected_rows = trained(config, 12)
     trainer = Trainer(config, ParameterStack.initial(config))
     update = trainer.update
-    counts = [piece.counts for piece in update._pieces]
+    counts = [count for piece in update._pieces for count in piece.counts]
     stand_in_for_cuda(monkeypatch, trainer.parameters.flat, update.gradient, update._moments, *counts)
     trainer._learn, trainer._take_test = _Captured(trainer._learning), _Captured(trainer._testing)
     rows = trainer.advance(12)

@@ -3,7 +3,7 @@
 Autograd would pad the gradient of every slice with zeros and add the pieces up, which costs more than the mix
 itself.
 
-Shape suffixes: s seed, n pair, r table row, h head, e d_head.
+Shape suffixes: s seed, n pair, r table row, h head, e d_head, v h * e.
 """
 
 from typing import Any
@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def mix(scores_srh: Tensor, values_srhe: Tensor, rows_a_sn: Tensor, rows_b_sn: Tensor) -> Tensor:
-    """For each pair the values of a, b and `=`, weighted by the softmax of their scores: [s, n, h, e].
+def mix(scores_srh: Tensor, values_srv: Tensor, rows_a_sn: Tensor, rows_b_sn: Tensor) -> Tensor:
+    """For each pair the values of a, b and `=`, weighted by the softmax of their scores: [s, n, v].
 
     Args:
         scores_srh: of the query at `=` against every table row; the last row is that of `=`.
-        values_srhe: of every table row.
+        values_srv: of every table row, those of all heads side by side.
         rows_a_sn: table row of each pair's a, counted through the rows of all seeds.
         rows_b_sn: table row of each pair's b.
     """
-    return _Mix.apply(scores_srh, values_srhe, rows_a_sn, rows_b_sn)
+    return _Mix.apply(scores_srh, values_srv, rows_a_sn, rows_b_sn)
 
 
 class _Mix(torch.autograd.Function):
@@ -30,22 +30,21 @@ class _Mix(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, values: Tensor, rows_a: Tensor, rows_b: Tensor) -> Tensor:
-        flat_scores, flat_values = scores.flatten(0, 1), values.flatten(0, 1).flatten(1)
+        flat_scores, flat_values = scores.flatten(0, 1), values.flatten(0, 1)
         score_a, score_b = (F.embedding(rows, flat_scores) for rows in (rows_a, rows_b))
         weights = torch.stack([score_a, score_b, scores[:, -1:].expand_as(score_a)]).softmax(0)
-        of_a, of_b = (
-            F.embedding(rows, flat_values).unflatten(-1, values.shape[2:]) for rows in (rows_a, rows_b)
-        )
-        of_equals = values[:, -1:]
+        heads = (scores.shape[-1], -1)
+        of_a, of_b = (F.embedding(rows, flat_values).unflatten(-1, heads) for rows in (rows_a, rows_b))
+        of_equals = values[:, -1:].unflatten(-1, heads)
         on_a, on_b, on_equals = weights[..., None]
         ctx.n_rows = scores.shape[1]
         ctx.save_for_backward(weights, of_a, of_b, of_equals, rows_a, rows_b)
-        return (on_a * of_a).addcmul_(on_b, of_b).addcmul_(on_equals, of_equals)
+        return (on_a * of_a).addcmul_(on_b, of_b).addcmul_(on_equals, of_equals).flatten(-2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (g_snhe,) = gradients
         weights, *values, rows_a, rows_b = ctx.saved_tensors
+        g_snhe = gradients[0].unflatten(-1, (weights.shape[-1], -1))
         to_scores = weights * torch.stack([(g_snhe * of).sum(-1) for of in values])
         to_scores.addcmul_(weights, to_scores.sum(0), value=-1)
         to_values = (weights[..., None] * g_snhe).flatten(-2)
@@ -53,7 +52,7 @@ class _Mix(torch.autograd.Function):
         to_score_table, to_value_table = (
             _table_gradient(to_keys, rows, ctx.n_rows) for to_keys in (to_scores, to_values)
         )
-        return to_score_table, to_value_table.unflatten(-1, g_snhe.shape[2:]), None, None
+        return to_score_table, to_value_table, None, None
 
 
 def _table_gradient(to_keys: Tensor, rows: Tensor, n_rows: int) -> Tensor:
@@ -68,5 +67,5 @@ def _table_gradient(to_keys: Tensor, rows: Tensor, n_rows: int) -> Tensor:
     to_rows = to_keys.new_zeros(seeds * n_rows, width)
     to_rows.index_add_(0, rows.flatten(), to_keys[:2].flatten(0, 2))
     to_table_srw = to_rows.unflatten(0, (seeds, n_rows))
-    to_table_srw[:, -1] += to_keys[2].sum(1)
+    to_table_srw[:, -1].add_(to_keys[2].sum(1))
     return to_table_srw

@@ -6,7 +6,7 @@ are computed once; each pair then gathers two of them, and W_O, MLP and unembedd
 The softmax is taken per pair over its three scores: a shared table of exponentials would underflow where
 the scores saturate, as they do with normalised queries and keys.
 
-Shape suffixes: s seed, n pair, r table row, d d_model, h head, e d_head, c class.
+Shape suffixes: s seed, n pair, r table row, d d_model, h head, v all heads' values, c class.
 """
 
 import torch
@@ -46,9 +46,10 @@ def table_logits(
     """
     sites, residual = pathway_sites(config), residual_sites(config)
     rows_srd = token_rows(parameters)
-    scores_srh, values_srhe = _score_and_value_tables(parameters, rows_srd, config)
-    z_sne = _attend(scores_srh, values_srhe, pairs)
-    resid_mid = _add_attention(rows_srd[:, -1], z_sne, residual.get("norm_attn_out"), parameters)
+    scores_srh, values_srv = _score_and_value_tables(parameters, rows_srd, config)
+    rows_a_sn, rows_b_sn, _ = rows_of(pairs, rows_srd.shape[1])
+    z_snv = mix(scores_srh, values_srv, rows_a_sn, rows_b_sn)
+    resid_mid = _add_attention(rows_srd[:, -1], z_snv, residual.get("norm_attn_out"), parameters)
     resid_mid = apply_norm(resid_mid, residual.get("norm_resid_mid"), parameters, _BLOCK)
     mlp_out = mlp(apply_norm(resid_mid, sites["mlp"], parameters, _BLOCK), parameters, config, _BLOCK)
     mlp_out = apply_norm(mlp_out, residual.get("norm_mlp_out"), parameters, _BLOCK)
@@ -70,7 +71,7 @@ def table_scores(
 def _score_and_value_tables(
     parameters: Parameters, rows_srd: Tensor, config: ModelConfig
 ) -> tuple[Tensor, Tensor]:
-    """Scores of the query at `=` against every row [s, r, h], and values of every row [s, r, h, e]."""
+    """Scores of the query at `=` against every row [s, r, h], and values of every row [s, r, h * e]."""
     sites = pathway_sites(config)
     w_q, w_k, w_v, _ = scaled_attention_weights(parameters, _BLOCK)
     q = apply_norm(rows_srd[:, -1:], sites["q"], parameters, _BLOCK) @ w_q
@@ -80,18 +81,12 @@ def _score_and_value_tables(
     if config.qk_norm:
         q, k = normalise_queries_and_keys(q, k, parameters, _BLOCK)
     q = multiply_scores(q, parameters, _BLOCK)
-    return (q * k).sum(-1), v.unflatten(-1, (config.n_heads, config.d_head))
+    return (q * k).sum(-1), v
 
 
-def _attend(scores_srh: Tensor, values_srhe: Tensor, pairs_sn2: Tensor) -> Tensor:
-    """Attention's mix of the values of a, b and `=` for each pair: [s, n, h * e]."""
-    rows_a_sn, rows_b_sn, _ = rows_of(pairs_sn2, scores_srh.shape[1])
-    return mix(scores_srh, values_srhe, rows_a_sn, rows_b_sn).flatten(-2)
-
-
-def _add_attention(equals_sd: Tensor, z_sne: Tensor, norm: NormSite | None, parameters: Parameters) -> Tensor:
+def _add_attention(equals_sd: Tensor, z_snv: Tensor, norm: NormSite | None, parameters: Parameters) -> Tensor:
     """The residual stream at `=` after attention [s, n, d]."""
     w_o = parameters[f"{_BLOCK}attn.W_O"].flatten(1, 2)
     if norm is None:
-        return linear(z_sne, w_o, equals_sd)  # the same for every pair, like a bias
-    return equals_sd[:, None] + apply_norm(linear(z_sne, w_o), norm, parameters, _BLOCK)
+        return linear(z_snv, w_o, equals_sd)  # the same for every pair, like a bias
+    return equals_sd[:, None] + apply_norm(linear(z_snv, w_o), norm, parameters, _BLOCK)

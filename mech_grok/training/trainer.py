@@ -134,7 +134,7 @@ class Trainer:
         todo, shares = self._passes(self._train), []
         for each, (share, gradients) in zip(todo, self._crew.map(self._train_pass, todo), strict=True):
             if each.pairs.start:  # the first pass over a seed's pairs has put its gradients there
-                self.update.gradient[each.seeds] += gradients
+                self.update.gradient[each.seeds].add_(gradients)
             shares.append(share)
         return shares
 

@@ -1,7 +1,8 @@
 """One AdamW update of all seeds at once, with the norms of what it read and changed.
 
 It goes in pieces, one for each thread: the matrices around an update are larger than a cache, and one thread
-alone would have the others wait. AdamW is torch's, in its functional form, which takes any piece of a matrix.
+alone would have the others wait. AdamW is the kernel that torch's optimiser calls: what it does around that
+takes twice as long as the arithmetic, in Python, in which threads take turns.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from mech_grok.config import OptimiserConfig
 from mech_grok.parallel import Crew
@@ -21,15 +21,15 @@ from mech_grok.training.parameters import ParameterStack
 class _Piece(NamedTuple):
     """Some neighbouring columns of every matrix."""
 
+    of_adamw: list[list[Tensor]]
+    """Weights, gradients and their two moments, of every seed."""
+    counts: list[Tensor]
+    """Updates of every seed."""
     weights: Float[Tensor, "seed column"]
-    gradient: Float[Tensor, "seed column"]
-    exp_avg: Float[Tensor, "seed column"]
-    exp_avg_sq: Float[Tensor, "seed column"]
-    counts: Float[Tensor, " seed"]
     before: Float[Tensor, "seed column"]
     change: Float[Tensor, "seed column"]
     blocks: Float[Tensor, "3 seed block number"]
-    """`gradient`, `before` and `change` again."""
+    """Gradient, `before` and `change`."""
     is_in_group: Float[Tensor, "block group"]
 
 
@@ -67,24 +67,23 @@ class Update:
 
     def _step(self, piece: _Piece) -> Tensor:
         piece.before.copy_(piece.weights)
-        o = self._optimiser
-        with torch.no_grad():
-            adamw(
-                list(piece.weights),
-                list(piece.gradient),
-                list(piece.exp_avg),
-                list(piece.exp_avg_sq),
-                [],
-                list(piece.counts),
-                fused=True,
-                amsgrad=False,
-                maximize=False,
-                lr=o.lr,
-                weight_decay=o.weight_decay,
-                beta1=o.beta1,
-                beta2=o.beta2,
-                eps=o.eps,
-            )
+        o, (weights, gradients, exp_avgs, exp_avg_sqs) = self._optimiser, piece.of_adamw
+        torch._foreach_add_(piece.counts, 1)
+        torch._fused_adamw_(
+            weights,
+            gradients,
+            exp_avgs,
+            exp_avg_sqs,
+            [],
+            piece.counts,
+            lr=o.lr,
+            beta1=o.beta1,
+            beta2=o.beta2,
+            weight_decay=o.weight_decay,
+            eps=o.eps,
+            amsgrad=False,
+            maximize=False,
+        )
         return _squares(piece)
 
     def state(self) -> dict[str, Tensor]:
@@ -99,20 +98,18 @@ class Update:
             for own, name in zip(self._moments, ("exp_avg", "exp_avg_sq"), strict=True):
                 own.copy_(state[name])
             for piece in self._pieces:
-                piece.counts.fill_(state["step"])
+                for count in piece.counts:
+                    count.copy_(state["step"])
 
 
 def _piece(stack: ParameterStack, moments: Tensor, around: Tensor, blocks: slice) -> _Piece:
     """The columns of some blocks, of all the matrices of an update."""
     columns = slice(blocks.start * stack.block, blocks.stop * stack.block)
-    exp_avg, exp_avg_sq = moments[..., columns]
-    gradient, before, change = around[..., columns]
+    weights, (gradient, before, change) = stack.flat[:, columns], around[..., columns]
     return _Piece(
-        weights=stack.flat[:, columns],
-        gradient=gradient,
-        exp_avg=exp_avg,
-        exp_avg_sq=exp_avg_sq,
-        counts=torch.zeros(len(stack.flat), device=stack.flat.device),
+        of_adamw=[list(x) for x in (weights, gradient, *moments[..., columns])],
+        counts=list(torch.zeros(len(weights), device=weights.device)),
+        weights=weights,
         before=before,
         change=change,
         blocks=around[..., columns].unflatten(-1, (-1, stack.block)),
