@@ -30,7 +30,7 @@ from contestants import (
 from mech_grok.environment import describe_environment
 
 HERE = Path(__file__).parent
-ROUNDS = 7
+ROUNDS, SHORT_ROUNDS = 7, 31
 NEVER = 10**9
 
 
@@ -102,26 +102,25 @@ def training_rows() -> Iterator[Row]:
 
 
 def share_rows() -> Iterator[Row]:
-    """The same cell's matrix products, of a step that tests nothing; what else the machine does slows both."""
+    """The matrix products of the same cell, of a step that tests nothing."""
     untested = cell(evaluate_every=NEVER)
+    share = "the step's matrix products alone / the whole step"
     seconds = seconds_per_step(
-        {
-            "step": our_steps(untested),
-            "products": products_alone(untested),
-            "step, one thread": on_one_thread(our_steps, untested),
-            "products, one thread": on_one_thread(products_alone, untested),
-        },
-        rounds=3 * ROUNDS,
+        {"step": our_steps(untested), "products": products_alone(untested)}, SHORT_ROUNDS
     )
-    for where in ("", ", one thread"):
-        share = seconds[f"products{where}"] / seconds[f"step{where}"]
-        yield Row(f"the step's matrix products alone / the whole step{where}", share, ">= 0.65")
+    yield Row(share, seconds["products"] / seconds["step"], ">= 0.65")
+    # Not in turn with two threads: a core that was idle is slow for the first 30 ms.
+    seconds = seconds_per_step(
+        {"step": on_one_thread(our_steps, untested), "products": on_one_thread(products_alone, untested)},
+        SHORT_ROUNDS,
+    )
+    yield Row(f"{share}, one thread", seconds["products"] / seconds["step"], ">= 0.65")
 
 
 def size_rows() -> Iterator[Row]:
     """Time per training pair at larger p, over that at p = 113."""
     seconds = seconds_per_step(
-        {str(p): our_steps(cell(p=p, evaluate_every=NEVER)) for p in (113, 257, 509)}, rounds=3
+        {str(p): our_steps(cell(p=p, evaluate_every=NEVER)) for p in (113, 257, 509)}, rounds=4
     )
     per_pair = {p: t / cell(p=int(p)).task.task.n_train for p, t in seconds.items()}
     for p in ("257", "509"):
@@ -131,7 +130,7 @@ def size_rows() -> Iterator[Row]:
 def deep_rows() -> Iterator[Row]:
     """Three layers of width 64."""
     config = cell(n_layers=3, d_model=64)
-    seconds = seconds_per_step({"stock": stock_steps(config), "ours": our_steps(config)}, rounds=4)
+    seconds = seconds_per_step({"stock": stock_steps(config), "ours": our_steps(config)}, rounds=5)
     yield Row("three layers of width 64: stock loop / our step", seconds["stock"] / seconds["ours"], ">= 3")
 
 

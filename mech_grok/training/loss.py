@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+_NUMBERS_IN_CACHE = 2**19
+"""Logits in float64: 4 MiB."""
+
 
 class Score(NamedTuple):
     """Mean cross-entropy (nats, over all p + 1 classes) and share of right answers, per leading index."""
@@ -66,6 +69,23 @@ def outcome(
     The gradient is `weight * loss_scale * (softmax - one-hot)`, in the logits' dtype; loss and softmax share
     one exponential in float64.
     """
+    gradient = torch.empty_like(logits)
+    blocks = zip(*(_blocks(x, answers.ndim - 1, logits) for x in (logits, answers, gradient)), strict=True)
+    measured = [_outcome_into(to, of, right, loss_scale, weight) for of, right, to in blocks]
+    losses, is_right = (torch.cat(parts, dim=-1) for parts in zip(*measured, strict=True))
+    return Outcome(losses, is_right, gradient)
+
+
+def _blocks(x: Tensor, dim: int, logits: Tensor) -> tuple[Tensor, ...]:
+    """As many examples at a time as leave what is in float64 in the cache; on a GPU all of them."""
+    at_once = max(1, _NUMBERS_IN_CACHE // logits.shape[-1]) if logits.device.type == "cpu" else x.shape[dim]
+    return x.split(at_once, dim)
+
+
+def _outcome_into(
+    gradient: Tensor, logits: Tensor, answers: Tensor, loss_scale: float, weight: float
+) -> tuple[Tensor, Tensor]:
+    """Losses and whether they are right; fills `gradient`."""
     index = answers[..., None]
     highest, right = logits.amax(-1, keepdim=True), logits.gather(-1, index)
     leads = logits.to(torch.float64, copy=True).sub_(highest)
@@ -73,10 +93,10 @@ def outcome(
     total = exponentials.sum(-1, keepdim=True)
     losses = total.log() + loss_scale * (highest.double() - right)
     is_right = _is_right(logits, answers, (right == highest)[..., 0], total[..., 0])
-    gradient = exponentials.mul_(weight * loss_scale / total)
-    one_hot = gradient.new_full((), -weight * loss_scale)
-    gradient.scatter_add_(-1, index, one_hot.expand(right.shape))
-    return Outcome(losses[..., 0], is_right, gradient.to(logits.dtype))
+    exact = exponentials.mul_(weight * loss_scale / total)
+    one_hot = exact.new_full((), -weight * loss_scale)
+    gradient.copy_(exact.scatter_add_(-1, index, one_hot.expand(right.shape)))
+    return losses[..., 0], is_right
 
 
 def _is_right(logits: Tensor, answers: Tensor, is_highest: Tensor, total: Tensor) -> Tensor:
