@@ -45,7 +45,7 @@ def _has_onednn() -> bool:
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """Of the only seed of a stack; without it inside, where autograd does not see it come and go."""
+    """Of the only seed of a stack, whose dimension goes and comes back where autograd does not see it."""
 
     @staticmethod
     def forward(ctx: Any, x_1ni: Tensor, weight_1io: Tensor, bias_1o: Tensor | None) -> Tensor:

@@ -77,7 +77,7 @@ def outcome(
 
 
 def _blocks(x: Tensor, dim: int, logits: Tensor) -> tuple[Tensor, ...]:
-    """As many examples at a time as leave what is in float64 in the cache; on a GPU all of them."""
+    """So many examples at a time that what is in float64 stays in the cache; on a GPU all of them."""
     at_once = max(1, _NUMBERS_IN_CACHE // logits.shape[-1]) if logits.device.type == "cpu" else x.shape[dim]
     return x.split(at_once, dim)
 

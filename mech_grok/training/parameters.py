@@ -73,7 +73,7 @@ class ParameterStack:
 
     @cached_property
     def block(self) -> int:
-        """The most neighbouring numbers in a row of which each so many are of one part of the model."""
+        """The greatest length of equal pieces of a row of which none is of two parts of the model."""
         return gcd(*(size for _, size in self._runs))
 
     @cached_property
