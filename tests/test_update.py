@@ -9,6 +9,7 @@ from torch import Tensor
 from mech_grok.config import CellConfig
 from mech_grok.model.parameter_groups import parameter_group
 from mech_grok.parallel import Crew
+from mech_grok.surgery.transplant import empty_state
 from mech_grok.training.parameters import ParameterStack
 from mech_grok.training.update import Update
 
@@ -95,6 +96,16 @@ def test_state_continues_bit_for_bit_with_as_many_pieces(crew: Crew) -> None:
     assert torch.equal(stack.flat, other_stack.flat)
     assert other.state()["step"] == 3
     assert torch.equal(update.state()["exp_avg_sq"], other.state()["exp_avg_sq"])
+
+
+def test_a_state_that_begins_anew_is_a_state(crew: Crew) -> None:
+    """As a fork's is whose optimiser is reset: its first checkpoint has one, to begin from again."""
+    stack, update = begun(crew)
+    update.load_state(empty_state(stack))
+    state = update.state()
+    assert state["step"] == 0
+    assert not state["exp_avg"].any()
+    assert state["exp_avg"].shape == stack.flat.shape
 
 
 def test_a_seed_is_updated_as_alone(crew: Crew) -> None:

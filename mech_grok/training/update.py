@@ -48,6 +48,7 @@ class Update:
         self._moments = stack.flat.new_zeros(2, *stack.flat.shape)
         n_blocks = len(stack.is_in_group)
         cuts = [i * n_blocks // crew.size for i in range(crew.size + 1)]
+        self._begun = False
         self._pieces = [_piece(stack, self._moments, around, slice(*ends)) for ends in pairwise(cuts)]
 
     def step(self) -> Float[Tensor, "3 seed group"]:
@@ -56,6 +57,7 @@ class Update:
         Returns:
             L2 norms by part of the model, in float64: of gradient, weights before the update, and update.
         """
+        self._begun = True
         return self._on_pieces(self._step)
 
     def norms(self) -> Float[Tensor, "3 seed group"]:
@@ -87,14 +89,16 @@ class Update:
         return _squares(piece)
 
     def state(self) -> dict[str, Tensor]:
-        """The AdamW moments [seed, n_parameters] and update count; nothing before the first update."""
-        count = self._pieces[0].counts[0]
+        """The AdamW moments [seed, n_parameters] and update count; nothing if there was no update or load."""
+        if not self._begun:
+            return {}
         exp_avg, exp_avg_sq = self._moments
-        return {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "step": count} if count else {}
+        return {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "step": self._pieces[0].counts[0]}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue bit for bit from what `state` gave."""
         if state:
+            self._begun = True
             for own, name in zip(self._moments, ("exp_avg", "exp_avg_sq"), strict=True):
                 own.copy_(state[name])
             for piece in self._pieces:
