@@ -112,8 +112,9 @@ def norms_alone(config: CellConfig) -> Work:
     update, before = Update(stack, config.optimiser, crew), stack.flat.clone()
 
     def ten_steps() -> None:
-        for _ in range(STEPS):
-            before.copy_(stack.flat)
-            update.norms()
+        with crew.alone():
+            for _ in range(STEPS):
+                before.copy_(stack.flat)
+                update.norms()
 
     return ten_steps
