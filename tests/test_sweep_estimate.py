@@ -67,7 +67,10 @@ def test_products_are_the_share_of_a_step_that_the_benchmark_measured(
     untested = cell(seeds=[1], evaluate_every=10**9)
     products = 3 * operations(forward_products(untested, untested.task.task.n_train)) / 235e9
     measured = rows["the step's matrix products alone / the whole step, one thread"]
-    assert products / speed.computed_seconds(untested, 1) == pytest.approx(measured, abs=0.1)
+    share = products / speed.computed_seconds(untested, 1)
+    assert (
+        share < measured < 1.25 * share
+    )  # measured in turn with the step, products are not at their fastest
 
 
 def test_steps_of_more_seeds_and_with_more_tests_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
