@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mech_grok.training import loss as loss_module
 from mech_grok.training.loss import correct, cross_entropy, outcome, score
 
 P = 7
@@ -77,6 +78,20 @@ def test_outcome_is_loss_accuracy_and_gradient_in_one(dtype: torch.dtype, loss_s
     (gradient,) = torch.autograd.grad(0.25 * expected.sum(), logits)
     assert found.gradient.dtype == dtype
     torch.testing.assert_close(found.gradient, gradient, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("in_cache", [1, P + 1, 7 * (P + 1) + 3, 40 * (P + 1)])
+def test_outcome_is_the_same_in_blocks(in_cache: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one example, of seven and a rest, and of all."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(2, 40, P + 1, generator=generator)
+    right = torch.randint(0, P, (2, 40), generator=generator)
+    whole = outcome(logits, right, 0.3, weight=0.25)
+    monkeypatch.setattr(loss_module, "_NUMBERS_IN_CACHE", in_cache)
+    for found, expected in zip(outcome(logits, right, 0.3, weight=0.25), whole, strict=True):
+        torch.testing.assert_close(
+            found, expected, rtol=1e-12 if found.dtype == torch.float64 else 1e-6, atol=0
+        )
 
 
 def test_outcome_counts_ties_and_broken_logits_as_accuracy_does() -> None:

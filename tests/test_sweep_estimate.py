@@ -68,9 +68,8 @@ def test_products_are_the_share_of_a_step_that_the_benchmark_measured(
     products = 3 * operations(forward_products(untested, untested.task.task.n_train)) / 235e9
     measured = rows["the step's matrix products alone / the whole step, one thread"]
     share = products / speed.computed_seconds(untested, 1)
-    assert (
-        share < measured < 1.25 * share
-    )  # measured in turn with the step, products are not at their fastest
+    # Measured in turn with the step, products are not at their fastest.
+    assert share < measured < 1.25 * share
 
 
 def test_steps_of_more_seeds_and_with_more_tests_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
