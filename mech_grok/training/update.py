@@ -124,7 +124,7 @@ def _piece(stack: ParameterStack, moments: Tensor, around: Tensor, blocks: slice
 def _squares(piece: _Piece) -> Float[Tensor, "3 seed group"]:
     """Squared L2 norms by part of the model, in float64, of gradient, weights before, and what changed them.
 
-    Within a block they are in the parameters' dtype, whose rounding all but cancels over many blocks. In float32
+    Within a block in the parameters' dtype, whose rounding all but cancels over many blocks. In float32
     numbers below 1e-19 lose digits and those below 1e-22 vanish, and above 1e19 the norm is infinite.
     """
     torch.sub(piece.before, piece.weights, out=piece.change)
