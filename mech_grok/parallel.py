@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from mech_grok.freed_memory import keep_freed_memory
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -21,6 +23,7 @@ class Crew:
 
     def __init__(self, size: int):
         """So many threads; with 1, pieces are worked on in the caller's, and its operations as ever."""
+        keep_freed_memory()
         self.size = size
         self._pool = _pool_of_single_threads(size) if size > 1 else None
 
@@ -58,6 +61,7 @@ def in_order(items: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
     work. Items are drawn by the caller's thread, a few ahead: models are built there, since TransformerLens'
     warnings are silenced for the whole process while one is.
     """
+    keep_freed_memory()
     with _one_thread() as threads, ThreadPoolExecutor(min(threads, _MOST_AT_ONCE)) as pool:
         waiting: deque[Future[R]] = deque()
         try:

@@ -149,6 +149,7 @@ def test_the_grid_is_what_the_hooks_give(placement, fields):
         for name, pathways in PATHWAY_SETS.items():
             hooks = hooks_or_none(model, intervention, pathways)
             expected = np.full((6, 2), np.nan) if hooks is None else examined(model, hooks) - untouched
+            assert hooks is None or np.isfinite(expected).all()
             cell = scores.sel(intervention=intervention, pathways=name)
             assert_close(np.stack([cell[f"{x}_change"] for x in MEASURES]), expected)
     check_factors(model, scores, untouched)

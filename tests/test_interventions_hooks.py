@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import clock_loss, random_model, write_clock
 from small_models import TOKENS, P, build
@@ -255,6 +255,13 @@ def test_without_values_attention_writes_nothing():
     assert_equal(run(model, zero(model, {"v"})), (stream + mlp_out) @ model.W_U)
 
 
+def test_without_values_a_norm_after_attention_writes_its_bias():
+    model = build("peri")
+    cache = cache_of(model, zero(model, {"v"}))
+    bias = model.blocks[0].ln1_post.b
+    assert_equal(cache["blocks.0.hook_attn_out"], bias.expand_as(cache["blocks.0.hook_attn_out"]))
+
+
 def test_without_queries_or_keys_attention_is_uniform():
     model = build("pre", qk_norm=True)
     for pathway in ("q", "k"):
@@ -294,6 +301,7 @@ def test_as_many_donors_as_examples():
 
 
 @given(placements, pathway_sets, st.sampled_from(list(MAKERS)), st.sampled_from([1, 2]))
+@example("peri", frozenset({"v"}), "zero", 1)  # whose norm after attention reads zeros
 @some
 def test_twice_is_once_but_for_scale_and_gone_is_gone(placement, pathways, name, n_layers):
     model = build(placement, n_layers=n_layers)

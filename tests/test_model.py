@@ -14,6 +14,7 @@ from transformer_lens import ActivationCache, FactoredMatrix, HookedTransformer
 
 from mech_grok.config import ModelConfig
 from mech_grok.model import GrokTransformer
+from mech_grok.model.norm_sites import NormSite, centre_and_divisor, numeric_eps, standardise
 from mech_grok.placement import PATHWAYS, Placement, all_placements
 
 IDENTITY_NORMS = ("norm_attn_out", "norm_resid_mid", "norm_mlp_out", "norm_resid_post")
@@ -191,6 +192,26 @@ def test_the_final_norm_is_hooked_and_read():
     expected = torch.nn.functional.layer_norm(x, (D,), model.ln_final.w, model.ln_final.b, 1e-5)
     torch.testing.assert_close(cache["unembed.hook_in"], expected)
     torch.testing.assert_close(logits, expected @ model.W_U)
+
+
+@pytest.mark.parametrize("kind", ["ln", "rms", "unit"])
+@pytest.mark.parametrize("eps", [0.0, 1e-5, None])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_norm_of_zeros_is_zeros_and_no_other_feels_it(kind: str, eps: float | None, dtype: torch.dtype):
+    site = NormSite(kind, eps)
+    x = torch.randn(5, D, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    x[0] = 0
+    centred, divisor = centre_and_divisor(x, site)
+    for normalized in (centred / divisor, standardise(x, site)):
+        assert torch.equal(normalized[0], torch.zeros(D, dtype=dtype))
+        assert torch.isfinite(normalized).all()
+    if kind != "unit":
+        exact = numeric_eps(site, dtype) if eps != 0.0 else 0.0
+        by_hand = x - x.mean(-1, keepdim=True) if kind == "ln" else x
+        by_hand = by_hand / (by_hand.square().mean(-1, keepdim=True) + exact).sqrt()
+        assert torch.equal((centred / divisor)[1:], by_hand[1:])
+        norm = torch.nn.functional.layer_norm if kind == "ln" else torch.nn.functional.rms_norm
+        assert torch.equal(standardise(x, site)[1:], norm(x, (D,), eps=exact)[1:])
 
 
 def test_tied_unembedding_is_the_embedding_transposed_and_stored_once():

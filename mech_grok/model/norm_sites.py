@@ -59,8 +59,13 @@ def standardise(x: Float[Tensor, "*batch d"], site: NormSite) -> Float[Tensor, "
 
 
 def numeric_eps(site: NormSite, dtype: torch.dtype) -> float:
-    """The number that is added under the root."""
-    return torch.finfo(dtype).eps if site.eps is None else site.eps
+    """The number that is added under the root.
+
+    Instead of 0 it is the smallest normal one, which is lost on anything but zeros. A norm of zeros, which
+    interventions make, is then what every epsilon gives: zeros, and not 0 / 0.
+    """
+    numbers = torch.finfo(dtype)
+    return numbers.eps if site.eps is None else max(site.eps, numbers.tiny)
 
 
 def pathway_sites(config: ModelConfig) -> dict[Pathway, NormSite]:
