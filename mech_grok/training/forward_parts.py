@@ -28,9 +28,9 @@ def token_rows(parameters: Parameters) -> Tensor:
 
 def rows_of(pairs_sn2: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
     """Which of all seeds' `token_rows` each pair's a and b [s, n] and `=` [s, 1] are."""
-    first_s1 = torch.arange(len(pairs_sn2), device=pairs_sn2.device)[:, None] * r
-    rows_a_sn, rows_b_sn = (pairs_sn2[..., i] + i * (r // 2) + first_s1 for i in (0, 1))
-    return rows_a_sn, rows_b_sn, first_s1 + (r - 1)
+    seeds = len(pairs_sn2)
+    first_s1 = torch.arange(0, seeds * r, r, device=pairs_sn2.device)[:, None]
+    return pairs_sn2[..., 0] + first_s1, pairs_sn2[..., 1] + (first_s1 + r // 2), first_s1 + (r - 1)
 
 
 def apply_norm(x_snd: Tensor, site: NormSite | None, parameters: Parameters, prefix: str) -> Tensor:
@@ -77,12 +77,9 @@ def readout(resid_snd: Tensor, parameters: Parameters, config: ModelConfig) -> T
     return logits_snc * config.readout_scale if scaled else logits_snc
 
 
-def scaled_attention_weights(parameters: Parameters, prefix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """W_Q / sqrt(d_head), W_K and W_V as [seed, d, head * d_head], and W_O as [seed, head * d_head, d]."""
-    w_q, w_k, w_v, w_o = (parameters[f"{prefix}attn.W_{x}"] for x in "QKVO")
-    s, h, d, e = w_q.shape
-    q, k, v = (w.transpose(1, 2).reshape(s, d, h * e) for w in (w_q * e**-0.5, w_k, w_v))
-    return q, k, v, w_o.reshape(s, h * e, d)
+def side_by_side(weights_shde: Tensor) -> Tensor:
+    """W_Q, W_K or W_V of all heads as one matrix [seed, d, head * d_head]."""
+    return weights_shde.transpose(1, 2).flatten(2)
 
 
 def normalise_queries_and_keys(

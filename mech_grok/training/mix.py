@@ -26,26 +26,32 @@ def mix(scores_srh: Tensor, values_srv: Tensor, rows_a_sn: Tensor, rows_b_sn: Te
 
 
 class _Mix(torch.autograd.Function):
-    """Weights [key, s, n, h] and what goes with them are of the keys a, b and `=` in that order."""
+    """Weights [key, s, n, h] are of the keys a, b and `=` in that order.
+
+    They add up to 1, so only values less those of `=` are weighted and then added to these; and only such
+    differences matter to the scores.
+    """
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, values: Tensor, rows_a: Tensor, rows_b: Tensor) -> Tensor:
-        flat_scores, flat_values = scores.flatten(0, 1), values.flatten(0, 1)
+        of_equals = values[:, -1:]
+        flat_scores, flat_values = scores.flatten(0, 1), (values - of_equals).flatten(0, 1)
         score_a, score_b = (F.embedding(rows, flat_scores) for rows in (rows_a, rows_b))
         weights = torch.stack([score_a, score_b, scores[:, -1:].expand_as(score_a)]).softmax(0)
         heads = (scores.shape[-1], -1)
         of_a, of_b = (F.embedding(rows, flat_values).unflatten(-1, heads) for rows in (rows_a, rows_b))
-        of_equals = values[:, -1:].unflatten(-1, heads)
-        on_a, on_b, on_equals = weights[..., None]
+        on_a, on_b, _ = weights[..., None]
         ctx.n_rows = scores.shape[1]
-        ctx.save_for_backward(weights, of_a, of_b, of_equals, rows_a, rows_b)
-        return (on_a * of_a).addcmul_(on_b, of_b).addcmul_(on_equals, of_equals).flatten(-2)
+        ctx.save_for_backward(weights, of_a, of_b, rows_a, rows_b)
+        mixed = torch.addcmul(of_equals.unflatten(-1, heads), on_a, of_a)
+        return mixed.addcmul_(on_b, of_b).flatten(-2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        weights, *values, rows_a, rows_b = ctx.saved_tensors
+        weights, of_a, of_b, rows_a, rows_b = ctx.saved_tensors
         g_snhe = gradients[0].unflatten(-1, (weights.shape[-1], -1))
-        to_scores = weights * torch.stack([(g_snhe * of).sum(-1) for of in values])
+        of_weights = torch.stack([(g_snhe * of).sum(-1) for of in (of_a, of_b)])
+        to_scores = F.pad(weights[:2] * of_weights, (0, 0) * 3 + (0, 1))  # of `=` it is zero
         to_scores.addcmul_(weights, to_scores.sum(0), value=-1)
         to_values = (weights[..., None] * g_snhe).flatten(-2)
         rows = torch.stack([rows_a, rows_b])

@@ -25,7 +25,7 @@ from mech_grok.training.forward_parts import (
     normalise_queries_and_keys,
     readout,
     rows_of,
-    scaled_attention_weights,
+    side_by_side,
     token_rows,
 )
 from mech_grok.training.linear import linear
@@ -101,7 +101,8 @@ def _project(
 ) -> list[Tensor]:
     """Queries, keys and values [s, n, t, h, e]; those that read the same in one product."""
     sites = pathway_sites(config)
-    weights = dict(zip(ATTENTION_PATHWAYS, scaled_attention_weights(parameters, prefix), strict=False))
+    weights = {x: side_by_side(parameters[f"{prefix}attn.W_{x.upper()}"]) for x in ATTENTION_PATHWAYS}
+    weights["q"] = weights["q"] * config.d_head**-0.5
     reads = {"q": read_sntd, "k": resid_sntd, "v": resid_sntd}
     projected: dict[str, Tensor] = {}
     for (site, n_positions), group in groupby(

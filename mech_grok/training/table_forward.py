@@ -25,7 +25,7 @@ from mech_grok.training.forward_parts import (
     normalise_queries_and_keys,
     readout,
     rows_of,
-    scaled_attention_weights,
+    side_by_side,
     token_rows,
 )
 from mech_grok.training.linear import linear
@@ -73,11 +73,12 @@ def _score_and_value_tables(
 ) -> tuple[Tensor, Tensor]:
     """Scores of the query at `=` against every row [s, r, h], and values of every row [s, r, h * e]."""
     sites = pathway_sites(config)
-    w_q, w_k, w_v, _ = scaled_attention_weights(parameters, _BLOCK)
-    q = apply_norm(rows_srd[:, -1:], sites["q"], parameters, _BLOCK) @ w_q
-    k = linear(apply_norm(rows_srd, sites["k"], parameters, _BLOCK), w_k)
-    v = linear(apply_norm(rows_srd, sites["v"], parameters, _BLOCK), w_v)
-    q, k = (x.unflatten(-1, (config.n_heads, config.d_head)) for x in (q, k))
+    w_q, w_k, w_v = (parameters[f"{_BLOCK}attn.W_{x}"] for x in "QKV")
+    equals_s11d = apply_norm(rows_srd[:, -1:], sites["q"], parameters, _BLOCK)[:, None]
+    q = (equals_s11d @ w_q).transpose(1, 2) * config.d_head**-0.5
+    k = linear(apply_norm(rows_srd, sites["k"], parameters, _BLOCK), side_by_side(w_k))
+    v = linear(apply_norm(rows_srd, sites["v"], parameters, _BLOCK), side_by_side(w_v))
+    k = k.unflatten(-1, (config.n_heads, config.d_head))
     if config.qk_norm:
         q, k = normalise_queries_and_keys(q, k, parameters, _BLOCK)
     q = multiply_scores(q, parameters, _BLOCK)
