@@ -87,16 +87,17 @@ def _outcome_into(
 ) -> tuple[Tensor, Tensor]:
     """Losses and whether they are right; fills `gradient`."""
     index = answers[..., None]
-    highest, right = logits.amax(-1, keepdim=True), logits.gather(-1, index)
-    leads = logits.to(torch.float64, copy=True).sub_(highest)
-    exponentials = (leads if loss_scale == 1.0 else leads.mul_(loss_scale)).exp_()
+    leads = logits.to(torch.float64, copy=True).sub_(logits.amax(-1, keepdim=True))
+    if loss_scale != 1.0:
+        leads.mul_(loss_scale)
+    lead = leads.gather(-1, index)
+    exponentials = leads.exp_()
     total = exponentials.sum(-1, keepdim=True)
-    losses = total.log() + loss_scale * (highest.double() - right)
-    is_right = _is_right(logits, answers, (right == highest)[..., 0], total[..., 0])
+    losses = total.log().sub_(lead)
     exact = exponentials.mul_(weight * loss_scale / total)
     one_hot = exact.new_full((), -weight * loss_scale)
-    gradient.copy_(exact.scatter_add_(-1, index, one_hot.expand(right.shape)))
-    return losses[..., 0], is_right
+    gradient.copy_(exact.scatter_add_(-1, index, one_hot.expand(lead.shape)))
+    return losses[..., 0], _is_right(logits, answers, (lead == 0)[..., 0], total[..., 0])
 
 
 def _is_right(logits: Tensor, answers: Tensor, is_highest: Tensor, total: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ def _is_right(logits: Tensor, answers: Tensor, is_highest: Tensor, total: Tensor
     """
     if logits.device.type != "cpu":  # looking whether there are any would wait for the device
         return correct(logits, answers)
-    tied = is_highest & ~(total < 2)
+    tied = is_highest & (total >= 2)
     is_right = is_highest & torch.isfinite(logits.sum(-1))
     if tied.any():
         is_right[tied] = correct(logits[tied], answers[tied])

@@ -75,14 +75,22 @@ def _score_and_value_tables(
     sites = pathway_sites(config)
     w_q, w_k, w_v = (parameters[f"{_BLOCK}attn.W_{x}"] for x in "QKV")
     equals_s11d = apply_norm(rows_srd[:, -1:], sites["q"], parameters, _BLOCK)[:, None]
-    q = (equals_s11d @ w_q).transpose(1, 2) * config.d_head**-0.5
-    k = linear(apply_norm(rows_srd, sites["k"], parameters, _BLOCK), side_by_side(w_k))
+    q_s1he = (equals_s11d @ w_q).transpose(1, 2) * config.d_head**-0.5
+    keys_srd = apply_norm(rows_srd, sites["k"], parameters, _BLOCK)
     v = linear(apply_norm(rows_srd, sites["v"], parameters, _BLOCK), side_by_side(w_v))
-    k = k.unflatten(-1, (config.n_heads, config.d_head))
-    if config.qk_norm:
-        q, k = normalise_queries_and_keys(q, k, parameters, _BLOCK)
-    q = multiply_scores(q, parameters, _BLOCK)
-    return (q * k).sum(-1), v
+    return _scores(q_s1he, keys_srd, w_k, parameters, config), v
+
+
+def _scores(
+    q_s1he: Tensor, keys_srd: Tensor, w_k: Tensor, parameters: Parameters, config: ModelConfig
+) -> Tensor:
+    """Of the only query against what the keys read [s, r, h]; without QK-norm no key is computed for it."""
+    if not config.qk_norm:
+        q_s1he = multiply_scores(q_s1he, parameters, _BLOCK)
+        return keys_srd @ (w_k @ q_s1he.permute(0, 2, 3, 1))[..., 0].transpose(1, 2)
+    k = linear(keys_srd, side_by_side(w_k)).unflatten(-1, (config.n_heads, config.d_head))
+    q, k = normalise_queries_and_keys(q_s1he, k, parameters, _BLOCK)
+    return (multiply_scores(q, parameters, _BLOCK) * k).sum(-1)
 
 
 def _add_attention(equals_sd: Tensor, z_snv: Tensor, norm: NormSite | None, parameters: Parameters) -> Tensor:
