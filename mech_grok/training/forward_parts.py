@@ -26,11 +26,12 @@ def token_rows(parameters: Parameters) -> Tensor:
     return torch.cat([numbers + w_pos[:, 0:1], numbers + w_pos[:, 1:2], equals + w_pos[:, 2:3]], dim=1)
 
 
-def rows_of(pairs_sn2: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Which of all seeds' `token_rows` each pair's a and b [s, n] and `=` [s, 1] are."""
-    seeds = len(pairs_sn2)
-    first_s1 = torch.arange(0, seeds * r, r, device=pairs_sn2.device)[:, None]
-    return pairs_sn2[..., 0] + first_s1, pairs_sn2[..., 1] + (first_s1 + r // 2), first_s1 + (r - 1)
+def rows_of(pairs_sn2: Tensor, r: int) -> tuple[Tensor, Tensor]:
+    """Which of all seeds' `token_rows` each pair's a and b [2, s, n] and `=` [s, 1] are."""
+    first_s1 = torch.arange(0, len(pairs_sn2) * r, r, device=pairs_sn2.device)[:, None]
+    rows_2sn = pairs_sn2.movedim(-1, 0) + first_s1
+    rows_2sn[1] += r // 2
+    return rows_2sn, first_s1 + (r - 1)
 
 
 def apply_norm(x_snd: Tensor, site: NormSite | None, parameters: Parameters, prefix: str) -> Tensor:

@@ -67,19 +67,16 @@ def outcome(
     """`cross_entropy`, `correct`, and the gradient of `weight` times the sum of the losses.
 
     The gradient is `weight * loss_scale * (softmax - one-hot)`, in the logits' dtype; loss and softmax share
-    one exponential in float64.
+    one exponential in float64. On a CPU what is in float64 is worked on in blocks that stay in the cache.
     """
-    gradient = torch.empty_like(logits)
-    blocks = zip(*(_blocks(x, answers.ndim - 1, logits) for x in (logits, answers, gradient)), strict=True)
-    measured = [_outcome_into(to, of, right, loss_scale, weight) for of, right, to in blocks]
+    gradient, n = torch.empty_like(logits), answers.shape[-1]
+    at_once = max(1, _NUMBERS_IN_CACHE // logits.shape[-1]) if logits.device.type == "cpu" else n
+    if n <= at_once:
+        return Outcome(*_outcome_into(gradient, logits, answers, loss_scale, weight), gradient)
+    blocks = zip(*(x.split(at_once, answers.ndim - 1) for x in (gradient, logits, answers)), strict=True)
+    measured = [_outcome_into(*block, loss_scale, weight) for block in blocks]
     losses, is_right = (torch.cat(parts, dim=-1) for parts in zip(*measured, strict=True))
     return Outcome(losses, is_right, gradient)
-
-
-def _blocks(x: Tensor, dim: int, logits: Tensor) -> tuple[Tensor, ...]:
-    """So many examples at a time that what is in float64 stays in the cache; on a GPU all of them."""
-    at_once = max(1, _NUMBERS_IN_CACHE // logits.shape[-1]) if logits.device.type == "cpu" else x.shape[dim]
-    return x.split(at_once, dim)
 
 
 def _outcome_into(
@@ -93,11 +90,11 @@ def _outcome_into(
     lead = leads.gather(-1, index)
     exponentials = leads.exp_()
     total = exponentials.sum(-1, keepdim=True)
-    losses = total.log().sub_(lead)
     exact = exponentials.mul_(weight * loss_scale / total)
-    one_hot = exact.new_full((), -weight * loss_scale)
-    gradient.copy_(exact.scatter_add_(-1, index, one_hot.expand(lead.shape)))
-    return losses[..., 0], _is_right(logits, answers, (lead == 0)[..., 0], total[..., 0])
+    exact.scatter_add_(-1, index, torch.full_like(lead, -weight * loss_scale))
+    gradient.copy_(exact)
+    lead, total = lead[..., 0], total[..., 0]
+    return total.log() - lead, _is_right(logits, answers, lead == 0, total)
 
 
 def _is_right(logits: Tensor, answers: Tensor, is_highest: Tensor, total: Tensor) -> Tensor:

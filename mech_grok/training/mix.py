@@ -13,16 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def mix(scores_srh: Tensor, values_srv: Tensor, rows_a_sn: Tensor, rows_b_sn: Tensor) -> Tensor:
+def mix(scores_srh: Tensor, values_srv: Tensor, rows_2sn: Tensor) -> Tensor:
     """For each pair the values of a, b and `=`, weighted by the softmax of their scores: [s, n, v].
 
     Args:
         scores_srh: of the query at `=` against every table row; the last row is that of `=`.
         values_srv: of every table row, those of all heads side by side.
-        rows_a_sn: table row of each pair's a, counted through the rows of all seeds.
-        rows_b_sn: table row of each pair's b.
+        rows_2sn: table rows of each pair's a and b, counted through the rows of all seeds.
     """
-    return _Mix.apply(scores_srh, values_srv, rows_a_sn, rows_b_sn)
+    return _Mix.apply(scores_srh, values_srv, rows_2sn)
 
 
 class _Mix(torch.autograd.Function):
@@ -33,32 +32,28 @@ class _Mix(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, values: Tensor, rows_a: Tensor, rows_b: Tensor) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, values: Tensor, rows: Tensor) -> Tensor:
         of_equals = values[:, -1:]
         flat_scores, flat_values = scores.flatten(0, 1), (values - of_equals).flatten(0, 1)
-        score_a, score_b = (F.embedding(rows, flat_scores) for rows in (rows_a, rows_b))
-        weights = torch.stack([score_a, score_b, scores[:, -1:].expand_as(score_a)]).softmax(0)
+        scores_2snh, of_equals_1snh = F.embedding(rows, flat_scores), scores[None, :, -1:]
+        weights = torch.cat([scores_2snh, of_equals_1snh.expand_as(scores_2snh[:1])]).softmax(0)
         heads = (scores.shape[-1], -1)
-        of_a, of_b = (F.embedding(rows, flat_values).unflatten(-1, heads) for rows in (rows_a, rows_b))
+        of_a, of_b = of_keys = F.embedding(rows, flat_values).unflatten(-1, heads)
         on_a, on_b, _ = weights[..., None]
         ctx.n_rows = scores.shape[1]
-        ctx.save_for_backward(weights, of_a, of_b, rows_a, rows_b)
+        ctx.save_for_backward(weights, of_keys, rows)
         mixed = torch.addcmul(of_equals.unflatten(-1, heads), on_a, of_a)
         return mixed.addcmul_(on_b, of_b).flatten(-2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        weights, of_a, of_b, rows_a, rows_b = ctx.saved_tensors
+        weights, of_keys, rows = ctx.saved_tensors
         g_snhe = gradients[0].unflatten(-1, (weights.shape[-1], -1))
-        of_weights = torch.stack([(g_snhe * of).sum(-1) for of in (of_a, of_b)])
-        to_scores = F.pad(weights[:2] * of_weights, (0, 0) * 3 + (0, 1))  # of `=` it is zero
+        to_scores = weights.new_zeros(weights.shape)  # which relative to that of `=` are zero for `=`
+        torch.mul((g_snhe * of_keys).sum(-1), weights[:2], out=to_scores[:2])
         to_scores.addcmul_(weights, to_scores.sum(0), value=-1)
         to_values = (weights[..., None] * g_snhe).flatten(-2)
-        rows = torch.stack([rows_a, rows_b])
-        to_score_table, to_value_table = (
-            _table_gradient(to_keys, rows, ctx.n_rows) for to_keys in (to_scores, to_values)
-        )
-        return to_score_table, to_value_table, None, None
+        return *(_table_gradient(x, rows, ctx.n_rows) for x in (to_scores, to_values)), None
 
 
 def _table_gradient(to_keys: Tensor, rows: Tensor, n_rows: int) -> Tensor:
@@ -72,6 +67,6 @@ def _table_gradient(to_keys: Tensor, rows: Tensor, n_rows: int) -> Tensor:
     seeds, width = to_keys.shape[1], to_keys.shape[-1]
     to_rows = to_keys.new_zeros(seeds * n_rows, width)
     to_rows.index_add_(0, rows.flatten(), to_keys[:2].flatten(0, 2))
-    to_table_srw = to_rows.unflatten(0, (seeds, n_rows))
+    to_table_srw = to_rows.view(seeds, n_rows, width)
     to_table_srw[:, -1].add_(to_keys[2].sum(1))
     return to_table_srw

@@ -45,8 +45,8 @@ def plain_logits(
 def embed(parameters: Parameters, pairs_sn2: Int[Tensor, "seed n 2"]) -> Float[Tensor, "seed n 3 d"]:
     """The residual stream before the first block."""
     rows_srd = token_rows(parameters)
-    rows_a, rows_b, rows_equals = rows_of(pairs_sn2, rows_srd.shape[1])
-    index_sn3 = torch.stack([rows_a, rows_b, rows_equals.expand_as(rows_a)], dim=-1)
+    rows_2sn, rows_equals = rows_of(pairs_sn2, rows_srd.shape[1])
+    index_sn3 = torch.stack([*rows_2sn, rows_equals.expand_as(rows_2sn[0])], dim=-1)
     return F.embedding(index_sn3, rows_srd.flatten(0, 1))
 
 

@@ -47,8 +47,8 @@ def table_logits(
     sites, residual = pathway_sites(config), residual_sites(config)
     rows_srd = token_rows(parameters)
     scores_srh, values_srv = _score_and_value_tables(parameters, rows_srd, config)
-    rows_a_sn, rows_b_sn, _ = rows_of(pairs, rows_srd.shape[1])
-    z_snv = mix(scores_srh, values_srv, rows_a_sn, rows_b_sn)
+    rows_2sn, _ = rows_of(pairs, rows_srd.shape[1])
+    z_snv = mix(scores_srh, values_srv, rows_2sn)
     resid_mid = _add_attention(rows_srd[:, -1], z_snv, residual.get("norm_attn_out"), parameters)
     resid_mid = apply_norm(resid_mid, residual.get("norm_resid_mid"), parameters, _BLOCK)
     mlp_out = mlp(apply_norm(resid_mid, sites["mlp"], parameters, _BLOCK), parameters, config, _BLOCK)
@@ -62,8 +62,8 @@ def table_scores(
 ) -> Float[Tensor, "seed head n 3"]:
     """Scores of the query at `=` for the keys a, b and `=` in the first block of a model of any depth."""
     scores_srh, _ = _score_and_value_tables(parameters, token_rows(parameters), config)
-    flat = scores_srh.flatten(0, 1)
-    of_a, of_b = (F.embedding(rows, flat) for rows in rows_of(pairs, scores_srh.shape[1])[:2])
+    rows_2sn, _ = rows_of(pairs, scores_srh.shape[1])
+    of_a, of_b = F.embedding(rows_2sn, scores_srh.flatten(0, 1))
     scores = torch.stack([of_a, of_b, scores_srh[:, -1:].expand_as(of_a)], dim=-1)
     return rearrange(scores, "s n h key -> s h n key")
 
