@@ -73,7 +73,7 @@ def products_alone(config: CellConfig) -> Work:
 
     def ten_steps() -> None:
         for _ in range(STEPS):
-            list(crew.map(_products, operands))
+            crew.map(_products, operands)
 
     return ten_steps
 

@@ -2,10 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from threading import Barrier
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 
@@ -16,16 +16,17 @@ R = TypeVar("R")
 
 
 class Crew:
-    """Threads that stay, and work on independent pieces with one thread per torch operation.
+    """The caller's thread and others that stay, which work on independent pieces.
 
-    The threads of one operation wait for each other at its end, those of whole pieces only at theirs.
+    There is one thread per torch operation: the threads of an operation wait for each other at its end, those
+    of whole pieces only at theirs. With as many threads as cores none of them has to make way for another.
     """
 
     def __init__(self, size: int):
-        """So many threads; with 1, pieces are worked on in the caller's, and its operations as ever."""
+        """So many threads; with 1, the caller's operations have as many as ever."""
         keep_freed_memory()
         self.size = size
-        self._pool = _pool_of_single_threads(size) if size > 1 else None
+        self._others = _pool_of_single_threads(size - 1) if size > 1 else None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -33,12 +34,34 @@ class Crew:
 
         The threads of an operation spin when it has ended, in the way of those that work next.
         """
-        with _one_thread() if self._pool else nullcontext():
+        with _one_thread() if self._others else nullcontext():
             yield
 
-    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """What `work` gives for each item, in order."""
-        return self._pool.map(work, items) if self._pool else map(work, items)
+    def map(self, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """What `work` gives for each item, in order.
+
+        Raises:
+            Exception: what `work` raised, once no thread works any more.
+        """
+        todo = list(items)
+        if not self._others or len(todo) == 1:
+            return [work(item) for item in todo]
+        results: list[R | None] = [None] * len(todo)
+        turns = iter(range(len(todo)))
+
+        def take_turns() -> None:
+            for i in turns:
+                results[i] = work(todo[i])
+
+        others = [self._others.submit(take_turns) for _ in range(min(self.size, len(todo)) - 1)]
+        try:
+            with self.alone():
+                take_turns()
+        finally:
+            wait(others)
+        for each in others:
+            each.result()
+        return cast(list[R], results)
 
 
 def _pool_of_single_threads(size: int) -> ThreadPoolExecutor:

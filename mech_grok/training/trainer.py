@@ -154,7 +154,7 @@ class Trainer:
 
     def _scores(self, data: Examples, offset: Tensor | None) -> list[Tensor]:
         """Each pass's share of loss and accuracy."""
-        return list(self._crew.map(lambda each: self._test_pass(each, data, offset), self._passes(data)))
+        return self._crew.map(lambda each: self._test_pass(each, data, offset), self._passes(data))
 
     @torch.no_grad()  # which holds for the thread that it is called in
     def _test_pass(self, each: Pass, data: Examples, offset: Tensor | None) -> Tensor:

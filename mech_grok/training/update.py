@@ -65,7 +65,7 @@ class Update:
         return self._on_pieces(_squares)
 
     def _on_pieces(self, squares_of: Callable[[_Piece], Tensor]) -> Tensor:
-        return torch.stack(list(self._crew.map(squares_of, self._pieces))).sum(0).sqrt_()
+        return torch.stack(self._crew.map(squares_of, self._pieces)).sum(0).sqrt_()
 
     def _step(self, piece: _Piece) -> Tensor:
         piece.before.copy_(piece.weights)

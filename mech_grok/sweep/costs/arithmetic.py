@@ -32,7 +32,7 @@ def n_parameters(model: ModelConfig, p: int) -> int:
 def forward_products(config: CellConfig, n_pairs: int) -> list[Product]:
     """The matrix products of one seed's fast forward pass over `n_pairs` pairs."""
     model, d = config.model, config.model.d_model
-    if model.n_layers == 1:  # values of 2 p + 1 table rows serve every pair, and keys where QK-norm asks for them
+    if model.n_layers == 1:  # values, and with QK-norm keys, of 2 p + 1 table rows serve every pair
         tables = [(2 * config.task.p + 1, d, d)] * (2 if model.qk_norm else 1)
         return [*tables, (n_pairs, d, d), *_mlp(model, n_pairs), (n_pairs, d, config.task.p + 1)]
     products: list[Product] = []
