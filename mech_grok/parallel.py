@@ -24,7 +24,6 @@ class Crew:
 
     def __init__(self, size: int):
         """So many threads; with 1, the caller's operations have as many as ever."""
-        keep_freed_memory()
         self.size = size
         self._others = _pool_of_single_threads(size - 1) if size > 1 else None
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mech_grok.config import CellConfig
+from mech_grok.config import CellConfig, ModelConfig
 from mech_grok.parallel import Crew
 from mech_grok.training.parameters import ParameterStack
-from mech_grok.training.passes import passes, passes_at_once
+from mech_grok.training.passes import Pass, needs_more_than_a_heap, passes, passes_at_once
 from mech_grok.training.trainer import Trainer
 
 
@@ -129,3 +129,12 @@ def test_passes_at_once_train_like_one_after_another(seeds: list[int]) -> None:
     for name, values in rows.items():
         np.testing.assert_array_equal(values, same_rows[name])
         np.testing.assert_allclose(values, rows_alone[name], rtol=1e-9)
+
+
+def test_the_papers_pass_stays_in_a_heap_and_larger_ones_do_not() -> None:
+    def outgrows(n_pairs: int, **model: int) -> bool:
+        return needs_more_than_a_heap(ModelConfig(**model), Pass(slice(0, 1), slice(0, n_pairs)))
+
+    assert not outgrows(3831)
+    assert outgrows(8192)
+    assert outgrows(1916, n_layers=3, d_model=64)

@@ -74,7 +74,7 @@ def outcome(
     if n <= at_once:
         return Outcome(*_outcome_into(gradient, logits, answers, loss_scale, weight), gradient)
     blocks = zip(*(x.split(at_once, answers.ndim - 1) for x in (gradient, logits, answers)), strict=True)
-    measured = [_outcome_into(*block, loss_scale, weight) for block in blocks]
+    measured = [_outcome_into(to, of, right, loss_scale, weight) for to, of, right in blocks]
     losses, is_right = (torch.cat(parts, dim=-1) for parts in zip(*measured, strict=True))
     return Outcome(losses, is_right, gradient)
 

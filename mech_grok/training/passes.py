@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from mech_grok.config import ModelConfig
+
 _MOST_PAIRS = 8192
 """Of one pass on a CPU: its cache then holds what they need."""
 
@@ -49,6 +51,16 @@ def passes_at_once(n_seeds: int, n_pairs: int, device: str, n_threads: int) -> i
     if device != "cpu" or n_pairs < _LEAST_PAIRS:
         return 1
     return min(n_threads, len(passes(n_seeds, n_pairs, device, n_threads)))
+
+
+def needs_more_than_a_heap(model: ModelConfig, each: Pass) -> bool:
+    """Whether what a pass computes, some eight times the neurons of all layers, outgrows a thread's 64 MiB.
+
+    glibc then asks the system for memory, and gives it back, in every pass.
+    """
+    positions = 3 * model.n_layers if model.n_layers > 1 else 1
+    neurons = (each.pairs.stop - each.pairs.start) * positions * model.d_mlp
+    return 4 * neurons > 2**26 // 8
 
 
 def _passes_per_seed(n_seeds: int, n_pairs: int, at_once: int) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mech_grok.config import CellConfig
+from mech_grok.freed_memory import keep_freed_memory
 from mech_grok.parallel import Crew
 from mech_grok.training.capture import captured
 from mech_grok.training.data import Examples, examples
@@ -21,7 +22,7 @@ from mech_grok.training.follow_entropy import SolvedFactors, follow, solution_st
 from mech_grok.training.forward import fast_logits
 from mech_grok.training.loss import Score, correct, cross_entropy, outcome
 from mech_grok.training.parameters import ParameterStack, flattened
-from mech_grok.training.passes import Pass, passes, passes_at_once, seed_groups
+from mech_grok.training.passes import Pass, needs_more_than_a_heap, passes, passes_at_once, seed_groups
 from mech_grok.training.update import Update
 
 TRAIN_COLUMNS = ("train_loss", "train_accuracy", "grad_norm", "weight_norm", "update_norm")
@@ -79,6 +80,8 @@ class Trainer:
         seeds, n = self._train.answers.shape
         device = parameters.flat.device.type
         self._crew = Crew(passes_at_once(seeds, n, device, torch.get_num_threads()))
+        if needs_more_than_a_heap(config.model, self._passes(self._train)[0]):
+            keep_freed_memory()
         self._curve, self._solution_steps = curve, frozenset(solution_steps(config))
         self._solved: list[SolvedFactors] = []
         if not solved:
