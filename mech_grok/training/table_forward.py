@@ -3,10 +3,11 @@
 With one layer only the last position is read. Its query is the same for every example, and keys, values
 and their norms depend only on (token, position): 2p + 1 distinct rows instead of 3 per example. Those rows
 are computed once; each pair then gathers two of them, and W_O, MLP and unembedding run at one position.
+Nor are keys needed for a single query: q (x W_K) = (q W_K) x, of what each head's keys read.
 The softmax is taken per pair over its three scores: a shared table of exponentials would underflow where
 the scores saturate, as they do with normalised queries and keys.
 
-Shape suffixes: s seed, n pair, r table row, d d_model, h head, v all heads' values, c class.
+Shape suffixes: s seed, n pair, r table row, d d_model, h head, e d_head, v all heads' values, c class.
 """
 
 import torch

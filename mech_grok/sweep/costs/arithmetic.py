@@ -14,7 +14,7 @@ _OPERATIONS_PER_NUMBER = 70
 """What surrounds the products, as operations for every number that a product reads or writes. From steps of
 one to four layers, widths 32 to 256 and p from 23 to 257, timed on one thread of an AMD EPYC beside products
 alone. Of the paper's step it leaves 0.66 to products that run at their fastest; `benchmarks/results.json` has
-0.78 on one thread, where products alone, in turn, take longer than that."""
+0.77 on one thread, where products alone, in turn, take longer than that."""
 
 _PASSES_OVER_PARAMETERS = 10
 """How often a step reads or writes each parameter: AdamW, three norms, a copy."""
