@@ -35,8 +35,8 @@ class _Mix(torch.autograd.Function):
     def forward(ctx: Any, scores: Tensor, values: Tensor, rows: Tensor) -> Tensor:
         of_equals = values[:, -1:]
         flat_scores, flat_values = scores.flatten(0, 1), (values - of_equals).flatten(0, 1)
-        scores_2snh, of_equals_1snh = F.embedding(rows, flat_scores), scores[None, :, -1:]
-        weights = torch.cat([scores_2snh, of_equals_1snh.expand_as(scores_2snh[:1])]).softmax(0)
+        scores_2snh, of_equals_1s1h = F.embedding(rows, flat_scores), scores[None, :, -1:]
+        weights = torch.cat([scores_2snh, of_equals_1s1h.expand_as(scores_2snh[:1])]).softmax(0)
         heads = (scores.shape[-1], -1)
         of_a, of_b = of_keys = F.embedding(rows, flat_values).unflatten(-1, heads)
         on_a, on_b, _ = weights[..., None]
